@@ -4,3 +4,6 @@
 //! stays in this crate and in the kernels' crate. It knows nothing of receipts, peers, stores or the chain.
 
 pub mod backend;
+pub mod conformance;
+pub mod cpu;
+pub mod health;

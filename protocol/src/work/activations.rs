@@ -50,9 +50,18 @@ pub(super) fn rows(source: &blake3::Hasher, rows: usize, cols: usize) -> Vec<i8>
     out
 }
 
+/// The XOF whose bytes `[64i, 64i + 64)` are the stream states of row i: `DK("activation rows", seed)`.
+pub fn row_states(seed: &UnitId) -> blake3::OutputReader {
+    source(seed).finalize_xof()
+}
+
+fn source(seed: &UnitId) -> blake3::Hasher {
+    let mut hasher = super::derive_key("activation rows");
+    hasher.update(&seed.0);
+    hasher
+}
+
 /// `A`, m × k, row-major (spec §1.2).
 pub fn activations(seed: &UnitId, shape: Shape) -> Vec<i8> {
-    let mut source = super::derive_key("activation rows");
-    source.update(&seed.0);
-    rows(&source, shape.m() as usize, shape.k() as usize)
+    rows(&source(seed), shape.m() as usize, shape.k() as usize)
 }

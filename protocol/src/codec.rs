@@ -109,6 +109,29 @@ struct TextSizes {
     batch: u64,
 }
 
+/// A JSON object and nothing else: the derive alone would also take an array of the values in their order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(core::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> serde::de::Visitor<'de> for Entries<T> {
+            type Value = T;
+            fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(Entries(core::marker::PhantomData)).map(Self)
+    }
+}
+
+fn object<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Object::deserialize(deserializer).map(|object| object.0)
+}
+
 /// The text form; the derive writes keys in this order and refuses unknown and duplicate ones.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +141,7 @@ struct TextForm {
     prev_hash_hex: String,
     nonce: u64,
     work_root_hex: String,
+    #[serde(deserialize_with = "object")]
     sizes: TextSizes,
     time_ms: u64,
     kernel_ver: String,
@@ -190,7 +214,7 @@ pub fn receipt_from_text(json: &[u8]) -> Result<AnyReceipt, StructuralFault> {
     if json.len() > RECEIPT_TEXT_MAX {
         return Err(StructuralFault::TooLarge { size: json.len(), max: RECEIPT_TEXT_MAX });
     }
-    let t: TextForm = serde_json::from_slice(json).map_err(|e| StructuralFault::Malformed {
+    let Object(t): Object<TextForm> = serde_json::from_slice(json).map_err(|e| StructuralFault::Malformed {
         why: if e.is_data() { "a key is missing, unknown, repeated or of the wrong type" } else { "the text is not JSON" },
     })?;
     let prev_hash = Root(hex_field("prev_hash_hex", &t.prev_hash_hex)?);

@@ -1,6 +1,8 @@
 //! Every decoder of the law against hostile bytes: garbage, cut, flipped, oversized, and every other encoding of the same value.
 //! What they accept is exactly what the encoder writes; everything else is an error of a named stage, never a panic.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic; its helpers are outside of #[test]
+
 use proptest::prelude::*;
 use tops_protocol::codec::{self, AnyReceipt, RECEIPT_TEXT_MAX, RECEIPT_WIRE_MAX};
 use tops_protocol::error::{Consequence, ContextFault, SemanticFault, StructuralFault};

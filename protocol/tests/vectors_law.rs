@@ -1,6 +1,8 @@
 //! The law against the independent model's vectors: receipts and their exact signatures, targets, networks, the head schedule
 //! (spec §3, §4), and Bitcoin Cash's published ASERT runs.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic; its helpers are outside of #[test]
+
 use serde_json::Value;
 use tops_protocol::codec::{self, AnyReceipt};
 use tops_protocol::error::SemanticFault;

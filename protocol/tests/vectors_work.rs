@@ -1,5 +1,7 @@
 //! The reference against the independent model's vectors (spec §1, §2) and the original worker's published roots.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic; its helpers are outside of #[test]
+
 use serde_json::Value;
 use tops_protocol::types::parse_hex;
 use tops_protocol::work::v1::{self, ShapeV1, Variant};

@@ -17,10 +17,7 @@ pub fn layer(x: &[i8], w: &[i8], m: usize, n: usize, k: usize, shift: u32) -> Ve
 
 /// `min(127, max(0, acc) >> shift)`.
 pub fn quantise(acc: i32, shift: u32) -> i8 {
-    match i8::try_from(acc.max(0) >> shift) {
-        Ok(value) => value,
-        Err(_) => i8::MAX,
-    }
+    i8::try_from(acc.max(0) >> shift).unwrap_or(i8::MAX)
 }
 
 fn dot(x: &[i8], w: &[i8]) -> i32 {

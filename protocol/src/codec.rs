@@ -35,7 +35,8 @@ pub fn decode<T: Serialize + DeserializeOwned>(bytes: &[u8], max: usize) -> Resu
     if bytes.len() > max {
         return Err(StructuralFault::TooLarge { size: bytes.len(), max });
     }
-    let value: T = ciborium::from_reader(bytes).map_err(|_| StructuralFault::Malformed { why: "the CBOR does not have the expected form" })?;
+    let value: T =
+        ciborium::from_reader(bytes).map_err(|_| StructuralFault::Malformed { why: "the CBOR does not have the expected form" })?;
     if encode(&value) != bytes {
         return Err(StructuralFault::NotCanonical);
     }

@@ -83,7 +83,9 @@ impl NetworkSpec {
     pub fn new(fields: Fields) -> Result<Self, NetworkFault> {
         let Fields { m, n, k, .. } = fields;
         Shape::new(m, n, k).ok_or(NetworkFault::Shape { m, n, k })?;
-        let range = |field, value: u64, low, high| if (low..=high).contains(&value) { Ok(()) } else { Err(NetworkFault::Range { field, low, high }) };
+        let range = |field, value: u64, low, high| {
+            if (low..=high).contains(&value) { Ok(()) } else { Err(NetworkFault::Range { field, low, high }) }
+        };
         range("spacing_secs", fields.spacing_secs.into(), 1, 86_400)?;
         range("half_life_secs", fields.half_life_secs.into(), 1, 31_536_000)?;
         range("share_log2", fields.share_log2.into(), 0, 16)?;

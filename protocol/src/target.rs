@@ -130,7 +130,8 @@ pub fn asert(anchor: Anchor, tip_height: u64, tip_time_secs: i64, spacing_secs: 
     let frac = (exponent - (shifts << RADIX_BITS)) as u64;
     // 2^x ≈ 1 + 0.695502049·x + 0.2262698·x² + 0.0782318·x³ for 0 ≤ x < 1, in 48-bit fixed point.
     let frac = u128::from(frac);
-    let factor = ((195_766_423_245_049u128 * frac + 971_821_376u128 * frac * frac + 5_127u128 * frac * frac * frac + (1u128 << 47)) >> 48) + 65_536;
+    let factor =
+        ((195_766_423_245_049u128 * frac + 971_821_376u128 * frac * frac + 5_127u128 * frac * frac * frac + (1u128 << 47)) >> 48) + 65_536;
     let mut target: U512 = U512::from(anchor.bits.target()) * U512::from(factor);
     let shifts = shifts - i128::from(RADIX_BITS);
     if shifts < 0 {

@@ -450,6 +450,8 @@ pub struct HeadRow {
     pub height: Height,
     /// Whether this node has recomputed it; a light node takes some as claimed.
     pub audited: bool,
+    /// The engine's own notes on its place in the chain (work, schedule, anchor); opaque to a store.
+    pub place: Vec<u8>,
     /// Its receipt, wire form.
     pub wire: Vec<u8>,
 }

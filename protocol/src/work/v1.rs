@@ -214,9 +214,13 @@ pub fn root_with(attempt: &AttemptV1, weights: &WeightsV1) -> Root {
         Variant::Plain => layer(&a, weights.w1(), n, k),
         Variant::Mixed => {
             let mix = Mix::new(&seed, shape.k);
-            let mixed_a: Vec<i8> = a.chunks_exact(k).flat_map(|row| mix.from.iter().map(|&c| mix.apply(c as usize, row[c as usize]))).collect();
-            let mixed_w1: Vec<i8> =
-                mix.from.iter().flat_map(|&c| weights.w1()[c as usize * n..][..n].iter().map(|&w| mix.apply(c as usize, w)).collect::<Vec<_>>()).collect();
+            let mixed_a: Vec<i8> =
+                a.chunks_exact(k).flat_map(|row| mix.from.iter().map(|&c| mix.apply(c as usize, row[c as usize]))).collect();
+            let mixed_w1: Vec<i8> = mix
+                .from
+                .iter()
+                .flat_map(|&c| weights.w1()[c as usize * n..][..n].iter().map(|&w| mix.apply(c as usize, w)).collect::<Vec<_>>())
+                .collect();
             layer(&mixed_a, &mixed_w1, n, k)
         }
     };

@@ -1,0 +1,368 @@
+//! The tree of heads and the choice of the best one (spec §4).
+//!
+//! Knows roots, work and times; never shares, peers or credit. A head enters with the receipt that won it, after its audit (or,
+//! on a light node at first sync, as claimed). Heads far below the tip leave memory; the main chain's roots stay.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use crate::codec;
+use crate::network::NetworkSpec;
+use crate::target::{self, Anchor, Bits};
+use crate::types::{Height, Millis, Root, U256, UnitId};
+use crate::verify::{Contextual, ParentFacts};
+
+/// Times that the median looks at.
+const MEDIAN_SPAN: usize = 11;
+
+/// Where a head is: everything that its children need, so that no ancestor has to be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its height.
+    pub height: Height,
+    /// Work of the chain up to it.
+    pub work: U256,
+    /// Its own compact target.
+    bits: Bits,
+    /// `e(height)`, seconds.
+    schedule_secs: i64,
+    /// The anchor of its children.
+    anchor: Anchor,
+    /// Raw timestamps of the last heads up to it, oldest first, at most eleven.
+    times: Vec<u64>,
+}
+
+type PlaceForm = (u64, serde_bytes::ByteArray<32>, u32, i64, (u64, i64, u32), Vec<u64>);
+
+impl Place {
+    /// Genesis: height 0, no work, the time that the network says.
+    pub fn genesis(spec: &NetworkSpec) -> Self {
+        let time = spec.genesis_time();
+        let schedule_secs = (time.0 / 1_000) as i64;
+        let bits = spec.genesis_bits();
+        // Never used: height 1 has the genesis bits, and its children anchor on it.
+        let anchor = Anchor { height: 1, parent_time_secs: schedule_secs, bits };
+        Self { height: Height(0), work: U256::ZERO, bits, schedule_secs, anchor, times: alloc::vec![time.0] }
+    }
+
+    /// The place of a child with this timestamp. Its target follows from this place alone.
+    pub fn child(&self, spec: &NetworkSpec, timestamp: Millis) -> Self {
+        let height = self.height.next();
+        let bits = self.next_bits(spec);
+        let schedule_secs = self.schedule_secs.max((timestamp.0 / 1_000) as i64);
+        let anchor = if (height.0 - 1).is_multiple_of(target::ANCHOR_INTERVAL) {
+            let parent_time_secs = if height.0 == 1 { schedule_secs - i64::from(spec.spacing_secs()) } else { self.schedule_secs };
+            Anchor { height: height.0, parent_time_secs, bits }
+        } else {
+            self.anchor
+        };
+        let skip = (self.times.len() + 1).saturating_sub(MEDIAN_SPAN);
+        let times = self.times.iter().copied().skip(skip).chain([timestamp.0]).collect();
+        Self { height, work: self.work.saturating_add(target::work(bits.target())), bits, schedule_secs, anchor, times }
+    }
+
+    /// The head's own timestamp.
+    pub fn time(&self) -> Millis {
+        Millis(self.times.last().copied().unwrap_or_default())
+    }
+
+    /// The compact target of a child.
+    pub fn next_bits(&self, spec: &NetworkSpec) -> Bits {
+        target::next_bits(spec, self.height.0 + 1, self.anchor, self.schedule_secs)
+    }
+
+    /// What whoever is keyed on this head must meet.
+    pub fn facts(&self, spec: &NetworkSpec, root: Root) -> ParentFacts {
+        let head_target = self.next_bits(spec).target();
+        let mut times = self.times.clone();
+        times.sort_unstable();
+        let median = Millis(times.get(times.len() / 2).copied().unwrap_or_default());
+        ParentFacts { root, height: self.height, head_target, share_target: target::share_target(head_target, spec.share_log2()), median }
+    }
+
+    /// The bytes that a store keeps.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let form: PlaceForm = (
+            self.height.0,
+            serde_bytes::ByteArray::new(self.work.to_be_bytes()),
+            self.bits.get(),
+            self.schedule_secs,
+            (self.anchor.height, self.anchor.parent_time_secs, self.anchor.bits.get()),
+            self.times.clone(),
+        );
+        codec::encode(&form)
+    }
+
+    /// Reads what [`Place::to_bytes`] wrote; `None` for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (height, work, bits, schedule_secs, anchor, times): PlaceForm = codec::decode(bytes, 512).ok()?;
+        if times.is_empty() || times.len() > MEDIAN_SPAN {
+            return None;
+        }
+        Some(Self {
+            height: Height(height),
+            work: U256::from_be_bytes(work.into_array()),
+            bits: Bits::new(bits).ok()?,
+            schedule_secs,
+            anchor: Anchor { height: anchor.0, parent_time_secs: anchor.1, bits: Bits::new(anchor.2).ok()? },
+            times,
+        })
+    }
+}
+
+/// A head in memory.
+#[derive(Debug, Clone)]
+struct Node {
+    parent: Root,
+    place: Place,
+    facts: ParentFacts,
+    unit: Option<UnitId>,
+    children: BTreeSet<Root>,
+}
+
+/// How the main chain changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reorg {
+    /// Heads that left it, highest first.
+    pub undone: Vec<Root>,
+    /// Heads that joined it, lowest first.
+    pub applied: Vec<Root>,
+}
+
+impl Reorg {
+    /// Whether nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.undone.is_empty() && self.applied.is_empty()
+    }
+}
+
+/// The tree and its best branch.
+#[derive(Debug)]
+pub struct Chain {
+    spec: NetworkSpec,
+    nodes: BTreeMap<Root, Node>,
+    /// `main[h - 1]` is the main chain's root at height h.
+    main: Vec<Root>,
+    tip: Root,
+}
+
+impl Chain {
+    /// Genesis alone.
+    pub fn new(spec: NetworkSpec) -> Self {
+        let root = spec.genesis();
+        let place = Place::genesis(&spec);
+        let facts = place.facts(&spec, root);
+        let node = Node { parent: root, place, facts, unit: None, children: BTreeSet::new() };
+        Self { spec, nodes: BTreeMap::from([(root, node)]), main: Vec::new(), tip: root }
+    }
+
+    /// Puts back a stored main chain, whose lowest heads may be without rows.
+    pub fn restore_main(&mut self, main: Vec<Root>) {
+        if let Some(last) = main.last()
+            && self.nodes.contains_key(last)
+        {
+            self.tip = *last;
+            self.main = main;
+        }
+    }
+
+    /// Puts back a stored head. Its parent may be below what memory keeps.
+    pub fn restore_head(&mut self, root: Root, parent: Root, unit: UnitId, place: Place) {
+        let facts = place.facts(&self.spec, root);
+        if let Some(parent) = self.nodes.get_mut(&parent) {
+            parent.children.insert(root);
+        }
+        self.nodes.insert(root, Node { parent, place, facts, unit: Some(unit), children: BTreeSet::new() });
+    }
+
+    /// The rules that this chain follows.
+    pub fn spec(&self) -> &NetworkSpec {
+        &self.spec
+    }
+    /// The best head.
+    pub fn tip(&self) -> Root {
+        self.tip
+    }
+    /// The best head's place.
+    pub fn tip_place(&self) -> &Place {
+        match self.nodes.get(&self.tip) {
+            Some(node) => &node.place,
+            None => unreachable!("the tip is never pruned"),
+        }
+    }
+    /// The best head's height.
+    pub fn height(&self) -> Height {
+        self.tip_place().height
+    }
+    /// Heads in memory.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+    /// What is keyed on the head must meet this; `None` when it is not in memory.
+    pub fn facts(&self, root: &Root) -> Option<&ParentFacts> {
+        self.nodes.get(root).map(|node| &node.facts)
+    }
+    /// The head's place.
+    pub fn place(&self, root: &Root) -> Option<&Place> {
+        self.nodes.get(root).map(|node| &node.place)
+    }
+    /// The unit that won the head; `None` for genesis and for heads that are not in memory.
+    pub fn unit(&self, root: &Root) -> Option<UnitId> {
+        self.nodes.get(root).and_then(|node| node.unit)
+    }
+    /// Whether the head is in memory.
+    pub fn contains(&self, root: &Root) -> bool {
+        self.nodes.contains_key(root)
+    }
+    /// Whether the head is on the main chain.
+    pub fn is_main(&self, root: &Root) -> bool {
+        self.nodes.get(root).is_some_and(|node| self.main_at(node.place.height) == Some(*root))
+    }
+    /// The main chain's head at a height.
+    pub fn main_at(&self, height: Height) -> Option<Root> {
+        match height.0 {
+            0 => Some(self.spec.genesis()),
+            h => usize::try_from(h - 1).ok().and_then(|i| self.main.get(i)).copied(),
+        }
+    }
+    /// Whether shares keyed on the head earn: it or its parent is on the main chain.
+    pub fn earns(&self, root: &Root) -> bool {
+        self.nodes.get(root).is_some_and(|node| self.is_main(root) || self.is_main(&node.parent))
+    }
+    /// The head's children in memory.
+    pub fn children(&self, root: &Root) -> impl Iterator<Item = Root> + '_ {
+        self.nodes.get(root).into_iter().flat_map(|node| node.children.iter().copied())
+    }
+
+    /// Whether a tip with this work would be chosen before ours. A tie goes to the smaller root.
+    pub fn is_better(&self, work: U256, root: &Root) -> bool {
+        let ours = self.tip_place().work;
+        work > ours || (work == ours && *root < self.tip)
+    }
+
+    /// Adds a head whose parent is in memory and re-chooses the best. `None` when it is there already or has no parent here.
+    pub fn insert(&mut self, head: &Contextual) -> Option<Reorg> {
+        let receipt = head.semantic().receipt();
+        let root = receipt.work_root;
+        if self.nodes.contains_key(&root) {
+            return None;
+        }
+        let parent = self.nodes.get_mut(&receipt.prev_hash)?;
+        parent.children.insert(root);
+        let place = parent.place.child(&self.spec, receipt.timestamp);
+        let (facts, work) = (place.facts(&self.spec, root), place.work);
+        let unit = Some(head.semantic().unit());
+        self.nodes.insert(root, Node { parent: receipt.prev_hash, place, facts, unit, children: BTreeSet::new() });
+        Some(if self.is_better(work, &root) { self.switch_to(root) } else { Reorg::default() })
+    }
+
+    /// Removes a head with all that stands on it: a branch that was taken as claimed and proved false.
+    pub fn remove_branch(&mut self, lowest: Root) -> (Vec<Root>, Reorg) {
+        if !self.nodes.contains_key(&lowest) || self.nodes.get(&lowest).is_some_and(|node| !self.nodes.contains_key(&node.parent)) {
+            return (Vec::new(), Reorg::default());
+        }
+        let mut removed = Vec::new();
+        let mut open = alloc::vec![lowest];
+        while let Some(root) = open.pop() {
+            open.extend(self.children(&root));
+            removed.push(root);
+        }
+        let gone: BTreeSet<Root> = removed.iter().copied().collect();
+        let best = self
+            .nodes
+            .iter()
+            .filter(|(root, _)| !gone.contains(*root))
+            .max_by(|a, b| a.1.place.work.cmp(&b.1.place.work).then(b.0.cmp(a.0)))
+            .map(|(root, _)| *root);
+        let reorg = match best {
+            Some(best) if gone.contains(&self.tip) => self.switch_to(best),
+            _ => Reorg::default(),
+        };
+        for root in &removed {
+            if let Some(node) = self.nodes.remove(root)
+                && let Some(parent) = self.nodes.get_mut(&node.parent)
+            {
+                parent.children.remove(root);
+            }
+        }
+        (removed, reorg)
+    }
+
+    fn switch_to(&mut self, tip: Root) -> Reorg {
+        let mut applied = Vec::new();
+        let mut at = tip;
+        while !self.is_main(&at) {
+            applied.push(at);
+            match self.nodes.get(&at) {
+                Some(node) => at = node.parent,
+                // Cannot happen: every branch in memory meets the main chain in memory. Stay where we are.
+                None => return Reorg::default(),
+            }
+        }
+        applied.reverse();
+        let fork = self.nodes.get(&at).map(|node| node.place.height.0).unwrap_or_default();
+        let keep = usize::try_from(fork).unwrap_or(usize::MAX).min(self.main.len());
+        let mut undone = self.main.split_off(keep);
+        undone.reverse();
+        self.main.extend(applied.iter().copied());
+        self.tip = tip;
+        Reorg { undone, applied }
+    }
+
+    /// Forgets heads below `horizon`; gives the roots of side branches among them, which no store needs any more.
+    pub fn prune(&mut self, horizon: Height) -> Vec<Root> {
+        let old: Vec<Root> = self.nodes.iter().filter(|(_, node)| node.place.height < horizon).map(|(root, _)| *root).collect();
+        let mut side = Vec::new();
+        for root in old {
+            if !self.is_main(&root) {
+                side.push(root);
+            }
+            if let Some(node) = self.nodes.remove(&root)
+                && let Some(parent) = self.nodes.get_mut(&node.parent)
+            {
+                parent.children.remove(&root);
+            }
+        }
+        // A side branch whose base is gone can never win any more, nor be judged.
+        let orphans: Vec<Root> = self
+            .nodes
+            .iter()
+            .filter(|(root, node)| node.place.height > horizon && !self.nodes.contains_key(&node.parent) && !self.is_main(root))
+            .map(|(root, _)| *root)
+            .collect();
+        let mut open = orphans;
+        while let Some(root) = open.pop() {
+            open.extend(self.children(&root).collect::<Vec<_>>());
+            self.nodes.remove(&root);
+            side.push(root);
+        }
+        side
+    }
+
+    /// Heights and roots of the main chain from `top` down, dense at first and ever sparser, ending at genesis (spec §6).
+    pub fn locator(&self, top: Height, most: usize) -> Vec<(Height, Root)> {
+        let mut pairs = Vec::new();
+        let (mut height, mut step) = (top.0.min(self.height().0), 1u64);
+        while pairs.len() + 1 < most {
+            if let Some(root) = self.main_at(Height(height)) {
+                pairs.push((Height(height), root));
+            }
+            if height == 0 {
+                return pairs;
+            }
+            if pairs.len() >= 10 {
+                step = step.saturating_mul(2);
+            }
+            height = height.saturating_sub(step);
+        }
+        pairs.push((Height(0), self.spec.genesis()));
+        pairs
+    }
+
+    /// Roots of the main chain above the highest pair of `locator` that is on it.
+    pub fn after(&self, locator: &[(Height, Root)], most: usize) -> Vec<Root> {
+        let base = locator.iter().filter(|(height, root)| self.main_at(*height) == Some(*root)).map(|(height, _)| height.0).max();
+        let from = usize::try_from(base.unwrap_or_default()).unwrap_or(usize::MAX).min(self.main.len());
+        self.main[from..].iter().take(most).copied().collect()
+    }
+}

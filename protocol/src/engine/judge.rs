@@ -1,0 +1,184 @@
+//! What follows from an audit: a true share is accepted, a true head joins the chain, a false root costs its miner (spec §5).
+
+use alloc::vec::Vec;
+
+use super::audits::{Case, Waiter};
+use super::io::{HeadRow, Note, Op, Output, Peer, PeerFault, Topic, Verdict};
+use super::{Engine, FORWARD_DEPTH};
+use crate::types::Root;
+use crate::verify::Contextual;
+
+impl Engine {
+    pub(super) fn judge(&mut self, case: Case, computed: Root, out: &mut Vec<Output>) {
+        match case.share.clone().audited(computed) {
+            Ok(audited) => self.stands(audited.contextual(), &case.waiters, out),
+            Err(_) => self.is_false(&case.share, &case.waiters, out),
+        }
+    }
+
+    /// No device could tell: says nothing about the receipt, so nobody pays and nothing is kept.
+    pub(super) fn unaudited(&mut self, case: Case, out: &mut Vec<Output>) {
+        out.push(Output::Note(Note::Unaudited));
+        self.release(&case.waiters, Verdict::Ignore, out);
+        if case.waiters.contains(&Waiter::Offer) {
+            self.offer_failed(None, out);
+        }
+    }
+
+    /// Answers whoever waits with one verdict, and gives back budgets.
+    pub(super) fn release(&mut self, waiters: &[Waiter], verdict: Verdict, out: &mut Vec<Output>) {
+        for waiter in waiters {
+            if let Waiter::Gossip { peer, message, .. } = *waiter {
+                self.peers.forward_done(peer);
+                out.push(Output::Verdict { message, verdict });
+            }
+        }
+    }
+
+    fn stands(&mut self, share: &Contextual, waiters: &[Waiter], out: &mut Vec<Output>) {
+        let receipt = share.semantic().receipt();
+        let banned = self.standing.is_banned(&receipt.miner);
+        let near = receipt.epoch_id + FORWARD_DEPTH > self.chain.height().0;
+        for waiter in waiters {
+            match *waiter {
+                Waiter::Gossip { peer, message, topic, .. } => {
+                    self.peers.forward_done(peer);
+                    let verdict = match topic {
+                        Topic::Heads if near => Verdict::Accept,
+                        Topic::Receipts if !banned => Verdict::Accept,
+                        Topic::Alerts => Verdict::Reject,
+                        _ => Verdict::Ignore,
+                    };
+                    if topic == Topic::Alerts {
+                        out.push(Output::Note(Note::FalseAlert));
+                    }
+                    out.push(Output::Verdict { message, verdict });
+                }
+                Waiter::Ban { peer } => out.push(Output::Penalise { peer, fault: PeerFault::BadReply }),
+                Waiter::Delivered { .. } | Waiter::Recheck | Waiter::Offer => {}
+            }
+        }
+        if waiters.contains(&Waiter::Offer) {
+            self.offer_progress(out);
+        }
+        if share.is_head() {
+            self.join(share, true, out);
+        } else {
+            self.accept(share, true, out);
+        }
+    }
+
+    fn is_false(&mut self, share: &Contextual, waiters: &[Waiter], out: &mut Vec<Output>) {
+        let miner = share.semantic().receipt().miner;
+        let banned = self.standing.is_banned(&miner);
+        let punish = !banned && self.standing.has_shares(&miner);
+        let mut by_alert = false;
+        for waiter in waiters {
+            match *waiter {
+                Waiter::Gossip { peer, message, topic, .. } => {
+                    self.peers.forward_done(peer);
+                    let verdict = match topic {
+                        Topic::Heads => Verdict::Reject,
+                        Topic::Alerts if punish => Verdict::Accept,
+                        _ => Verdict::Ignore,
+                    };
+                    by_alert |= topic == Topic::Alerts;
+                    out.push(Output::Verdict { message, verdict });
+                    if topic == Topic::Receipts && !punish && !banned {
+                        self.pays(peer, out);
+                    }
+                }
+                Waiter::Delivered { peer } if !punish && !banned => self.pays(peer, out),
+                Waiter::Offer => self.offer_failed(Some(share.semantic().root()), out),
+                _ => {}
+            }
+        }
+        out.push(Output::Note(Note::FalseRoot { miner, banned: punish }));
+        if punish {
+            self.ban(share, by_alert, out);
+        }
+    }
+
+    /// A false share of a key without standing: its deliverer loses score, with room for bad luck.
+    fn pays(&mut self, peer: Peer, out: &mut Vec<Output>) {
+        if self.peers.false_share(peer, self.now) {
+            out.push(Output::Penalise { peer, fault: PeerFault::FalseShare });
+        }
+    }
+
+    /// The receipt is the proof. All credit of the key is void; its valid heads stay; the proof is passed on.
+    fn ban(&mut self, proof: &Contextual, by_alert: bool, out: &mut Vec<Output>) {
+        let miner = proof.semantic().receipt().miner;
+        if !self.standing.ban(proof.semantic(), &mut self.ops) {
+            return;
+        }
+        let turns = self.shares.void(&miner, &mut self.ops);
+        self.turned(turns);
+        let muted = |case: &Case| !case.share.is_head() && case.share.semantic().receipt().miner == miner;
+        for case in self.audits.drop_if(muted, out) {
+            self.release(&case.waiters, Verdict::Ignore, out);
+        }
+        if !by_alert {
+            self.then.push(Output::Publish { topic: Topic::Alerts, receipt: proof.semantic().clone() });
+        }
+    }
+
+    /// A head joins the tree, as audited or as claimed; its share is accepted with it, and what waited for it is taken again.
+    pub(super) fn join(&mut self, head: &Contextual, audited: bool, out: &mut Vec<Output>) {
+        let root = head.semantic().root();
+        let Some(reorg) = self.chain.insert(head) else { return };
+        let (height, place) = match self.chain.place(&root) {
+            Some(place) => (place.height, place.to_bytes()),
+            None => unreachable!("it was inserted just now"),
+        };
+        self.ops.push(Op::PutHead(HeadRow { root, height, audited, place, wire: head.semantic().wire().to_vec() }));
+        if head.semantic().receipt().epoch_id >= self.horizon() {
+            self.accept(head, audited, out);
+        }
+        self.reorganise(reorg, out);
+        let waiting = self.holds.parent_came(&root);
+        self.take_again(waiting, out);
+    }
+
+    /// Enters a share into the table and the ledger, unless its unit is there or its miner is banned.
+    pub(super) fn accept(&mut self, share: &Contextual, audited: bool, out: &mut Vec<Output>) {
+        let (unit, receipt) = (share.semantic().unit(), share.semantic().receipt());
+        if self.standing.is_banned(&receipt.miner) {
+            return;
+        }
+        if let Some(known) = self.shares.get(&unit) {
+            let (same, epoch) = (known.root == receipt.work_root, known.epoch);
+            if same && audited && self.shares.confirm(&unit, &mut self.ops) {
+                self.standing.confirmed(&receipt.miner, share.weight(), &mut self.ops);
+                self.to_outbox(share, epoch);
+                out.push(Output::Note(Note::Confirmed { unit }));
+            }
+            return;
+        }
+        self.shares.accept(share, audited, &mut self.ops);
+        self.standing.accepted(&receipt.miner, share.weight(), audited, &mut self.ops);
+        self.settle([unit]);
+        if audited {
+            self.to_outbox(share, receipt.epoch_id);
+        }
+        out.push(Output::Note(Note::Accepted {
+            unit,
+            miner: receipt.miner,
+            epoch: receipt.epoch_id,
+            head: share.is_head(),
+            audited,
+            age_ms: self.now.since(receipt.timestamp),
+        }));
+    }
+
+    /// Only what this node audited itself goes to an aggregator.
+    fn to_outbox(&mut self, share: &Contextual, epoch: u64) {
+        let Some(bridge) = self.config.bridge else { return };
+        let (unit, miner) = (share.semantic().unit(), share.semantic().receipt().miner);
+        let own = self.config.mining.as_ref().is_some_and(|mining| mining.miner == miner);
+        if bridge.shard.holds(&unit) && (bridge.scope == super::BridgeScope::All || own) {
+            self.outbox.enter(unit, epoch, &mut self.ops);
+            self.ripen();
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What each connected peer may ask of this node, and what it has said (spec §5, §6). Bounded by the number of connections.
+
+use alloc::collections::BTreeMap;
+
+use super::io::{AskId, Peer, Status};
+use crate::types::Millis;
+
+/// Audits before forwarding that one peer may have open; more are ignored.
+pub const FORWARD_AUDITS_MAX: u32 = 64;
+/// Audits before forwarding that one peer may cause a second, and at once after a rest.
+const FORWARD_AUDITS_PER_SEC: u64 = 32;
+const FORWARD_AUDITS_BURST: u64 = 128;
+/// Questions that one peer may ask a second, and at once after a rest; more are refused.
+const ASKS_PER_SEC: u64 = 32;
+const ASKS_BURST: u64 = 256;
+/// Receipts held for one peer; more are ignored.
+const HELD_MAX: u32 = 16;
+/// False shares of keys without standing that are put down to bad luck, a minute.
+const FALSE_SHARES_PER_MIN: u64 = 4;
+
+/// Tokens that come back with time; in thousandths, so that slow rates are exact.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    milli: u64,
+    at: Millis,
+}
+
+impl Bucket {
+    fn full(burst: u64, now: Millis) -> Self {
+        Self { milli: burst * 1_000, at: now }
+    }
+    fn take(&mut self, milli_per_ms: u64, burst: u64, now: Millis) -> bool {
+        let back = now.since(self.at).min(3_600_000).saturating_mul(milli_per_ms);
+        self.milli = self.milli.saturating_add(back).min(burst * 1_000);
+        self.at = now;
+        let taken = self.milli >= 1_000;
+        if taken {
+            self.milli -= 1_000;
+        }
+        taken
+    }
+}
+
+/// A connected peer.
+#[derive(Debug)]
+pub struct PeerState {
+    forward: Bucket,
+    asks: Bucket,
+    luck: Bucket,
+    forward_open: u32,
+    /// Receipts of this peer that are held.
+    held: u32,
+    /// Its last status.
+    pub status: Option<Status>,
+    /// When that came.
+    pub status_at: Option<Millis>,
+    /// When it was last asked for one.
+    pub status_asked: Option<Millis>,
+    /// The open question about its status.
+    pub status_ask: Option<AskId>,
+    /// Whether tip, shares and bans were equal to ours at its last status.
+    pub in_step: bool,
+}
+
+/// Deliverers that gossip but do not speak sync (a rendezvous), remembered at a time; the oldest is forgotten.
+const GUESTS_MAX: usize = 256;
+
+/// All connected peers.
+#[derive(Debug, Default)]
+pub struct Peers {
+    peers: BTreeMap<Peer, PeerState>,
+    guests: BTreeMap<Peer, PeerState>,
+}
+
+impl PeerState {
+    fn new(now: Millis) -> Self {
+        Self {
+            forward: Bucket::full(FORWARD_AUDITS_BURST, now),
+            asks: Bucket::full(ASKS_BURST, now),
+            luck: Bucket::full(FALSE_SHARES_PER_MIN, now),
+            forward_open: 0,
+            held: 0,
+            status: None,
+            status_at: None,
+            status_asked: None,
+            status_ask: None,
+            in_step: false,
+        }
+    }
+}
+
+impl Peers {
+    /// A peer came.
+    pub fn up(&mut self, peer: Peer, now: Millis) {
+        self.guests.remove(&peer);
+        self.peers.insert(peer, PeerState::new(now));
+    }
+    /// A peer is gone.
+    pub fn down(&mut self, peer: Peer) {
+        self.peers.remove(&peer);
+        self.guests.remove(&peer);
+    }
+    /// A peer, while connected.
+    pub fn get(&self, peer: Peer) -> Option<&PeerState> {
+        self.peers.get(&peer)
+    }
+    /// A peer, while connected.
+    pub fn get_mut(&mut self, peer: Peer) -> Option<&mut PeerState> {
+        self.peers.get_mut(&peer)
+    }
+    /// All, in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (Peer, &PeerState)> {
+        self.peers.iter().map(|(peer, state)| (*peer, state))
+    }
+    /// Whoever delivered a message; one that does not speak sync gets a guest's place.
+    pub fn deliverer(&mut self, peer: Peer, now: Millis) -> &mut PeerState {
+        if self.peers.contains_key(&peer) {
+            return self.peers.entry(peer).or_insert_with(|| PeerState::new(now));
+        }
+        if self.guests.len() >= GUESTS_MAX && !self.guests.contains_key(&peer) {
+            self.guests.pop_first();
+        }
+        self.guests.entry(peer).or_insert_with(|| PeerState::new(now))
+    }
+
+    /// Takes room for an audit before forwarding; give it back with [`Peers::forward_done`].
+    pub fn may_forward(&mut self, peer: Peer, now: Millis) -> bool {
+        let state = self.deliverer(peer, now);
+        let may = state.forward_open < FORWARD_AUDITS_MAX && state.forward.take(FORWARD_AUDITS_PER_SEC, FORWARD_AUDITS_BURST, now);
+        if may {
+            state.forward_open += 1;
+        }
+        may
+    }
+    /// Such an audit ended.
+    pub fn forward_done(&mut self, peer: Peer) {
+        if let Some(state) = self.peers.get_mut(&peer).or_else(|| self.guests.get_mut(&peer)) {
+            state.forward_open = state.forward_open.saturating_sub(1);
+        }
+    }
+    /// Counts a held receipt in; `false` when the peer has too many.
+    pub fn may_hold(&mut self, peer: Peer, now: Millis) -> bool {
+        let state = self.deliverer(peer, now);
+        let may = state.held < HELD_MAX;
+        state.held += u32::from(may);
+        may
+    }
+    /// A held receipt was released.
+    pub fn hold_done(&mut self, peer: Peer) {
+        if let Some(state) = self.peers.get_mut(&peer).or_else(|| self.guests.get_mut(&peer)) {
+            state.held = state.held.saturating_sub(1);
+        }
+    }
+    /// Whether the peer may ask now.
+    pub fn may_ask(&mut self, peer: Peer, now: Millis) -> bool {
+        self.peers.get_mut(&peer).is_some_and(|state| state.asks.take(ASKS_PER_SEC, ASKS_BURST, now))
+    }
+    /// The peer delivered a false share of a key without standing; whether that is more than bad luck.
+    pub fn false_share(&mut self, peer: Peer, now: Millis) -> bool {
+        // A token every fifteen seconds: time is counted in quarter minutes.
+        let slow = Millis(now.0 * FALSE_SHARES_PER_MIN / 60);
+        let state = self.deliverer(peer, now);
+        if state.luck.at > slow {
+            state.luck.at = slow;
+        }
+        !state.luck.take(1, FALSE_SHARES_PER_MIN, slow)
+    }
+}

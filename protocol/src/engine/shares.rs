@@ -1,0 +1,304 @@
+//! The table of accepted shares, who earns by them, and their digests for sync (spec §3, §4, §6).
+//!
+//! One unit, one row, one entry in the ledger at most. Whether a share earns depends on the main chain and on its miner's
+//! standing; both are told from outside, and [`Shares::settle`] moves the ledger accordingly. What is undecided is not here.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+use super::io::{Digest, Op, SHARES_PER_REPLY, ShareRow, ShareState};
+use crate::ledger::{Entry, LedgerRow};
+use crate::network::derive_key_context;
+use crate::types::{PublicKey, Root, U256, UnitId};
+use crate::verify::{Contextual, Semantic};
+
+/// An accepted share.
+#[derive(Debug, Clone)]
+pub struct Share {
+    /// The head it is keyed on.
+    pub prev: Root,
+    /// Its root.
+    pub root: Root,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its miner.
+    pub miner: PublicKey,
+    /// What it earns when it earns.
+    pub weight: U256,
+    /// Where it stands.
+    pub state: ShareState,
+    /// `Some(counted as a head of the main chain)` while it earns.
+    earning: Option<bool>,
+    /// Kept while unaudited: what a later audit or an alert needs.
+    evidence: Option<Contextual>,
+}
+
+/// A share that began or ceased to earn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Which.
+    pub unit: UnitId,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Whether it earns now.
+    pub earns: bool,
+}
+
+/// All accepted shares within retention, and the ledger.
+#[derive(Debug, Default)]
+pub struct Shares {
+    by_unit: BTreeMap<UnitId, Share>,
+    by_root: BTreeMap<Root, UnitId>,
+    by_epoch: BTreeMap<u64, BTreeSet<UnitId>>,
+    by_head: BTreeMap<Root, BTreeSet<UnitId>>,
+    by_miner: BTreeMap<PublicKey, BTreeSet<UnitId>>,
+    unaudited: BTreeSet<UnitId>,
+    ledger: BTreeMap<PublicKey, LedgerRow>,
+    digests: BTreeMap<u64, Digest>,
+}
+
+/// First eight bytes of `DK("set digest", ids ascending)`, and their number.
+pub fn digest_of<'a>(ids: impl Iterator<Item = &'a [u8]>) -> Digest {
+    let mut hasher = blake3::Hasher::new_derive_key(&derive_key_context("set digest"));
+    let mut count = 0u32;
+    for id in ids {
+        hasher.update(id);
+        count = count.saturating_add(1);
+    }
+    let mut hash = [0; 8];
+    if count > 0 {
+        hash.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    }
+    Digest { count, hash }
+}
+
+impl Shares {
+    /// Shares in memory.
+    pub fn len(&self) -> usize {
+        self.by_unit.len()
+    }
+    /// The share of a unit.
+    pub fn get(&self, unit: &UnitId) -> Option<&Share> {
+        self.by_unit.get(unit)
+    }
+    /// The unit that was accepted with this root.
+    pub fn unit_of_root(&self, root: &Root) -> Option<UnitId> {
+        self.by_root.get(root).copied()
+    }
+    /// Shares that were accepted without a look.
+    pub fn unaudited(&self) -> &BTreeSet<UnitId> {
+        &self.unaudited
+    }
+    /// What a later audit of an unaudited share needs.
+    pub fn evidence(&self, unit: &UnitId) -> Option<&Contextual> {
+        self.by_unit.get(unit).and_then(|share| share.evidence.as_ref())
+    }
+    /// How many accepted shares of a miner are keyed on a head.
+    pub fn count_on(&self, head: &Root, miner: &PublicKey) -> usize {
+        self.by_head
+            .get(head)
+            .into_iter()
+            .flatten()
+            .filter(|unit| self.by_unit.get(*unit).is_some_and(|share| share.miner == *miner))
+            .count()
+    }
+    /// Whether a share earns now.
+    pub fn earns(&self, unit: &UnitId) -> bool {
+        self.by_unit.get(unit).is_some_and(|share| share.earning.is_some())
+    }
+    /// The ledger.
+    pub fn ledger(&self) -> &BTreeMap<PublicKey, LedgerRow> {
+        &self.ledger
+    }
+
+    /// Enters a share that was accepted. It does not earn before [`Shares::settle`]. No-op for a known unit.
+    pub fn accept(&mut self, share: &Contextual, audited: bool, ops: &mut Vec<Op>) {
+        let semantic = share.semantic();
+        let unit = semantic.unit();
+        if self.by_unit.contains_key(&unit) {
+            return;
+        }
+        let state = if audited { ShareState::Audited } else { ShareState::Unaudited };
+        self.index(semantic, share.weight(), state, (!audited).then(|| share.clone()));
+        let receipt = semantic.receipt();
+        ops.push(Op::PutShare(ShareRow { unit, epoch: receipt.epoch_id, miner: receipt.miner, state, wire: semantic.wire().to_vec() }));
+    }
+
+    /// Puts back a stored share.
+    pub fn restore(&mut self, share: &Contextual, state: ShareState) {
+        let evidence = (state == ShareState::Unaudited).then(|| share.clone());
+        self.index(share.semantic(), share.weight(), state, evidence);
+    }
+
+    /// Puts back a stored row of the ledger.
+    pub fn restore_ledger(&mut self, miner: PublicKey, row: LedgerRow) {
+        self.ledger.insert(miner, row);
+    }
+
+    fn index(&mut self, semantic: &Semantic, weight: U256, state: ShareState, evidence: Option<Contextual>) {
+        let (unit, r) = (semantic.unit(), semantic.receipt());
+        self.by_root.entry(r.work_root).or_insert(unit);
+        self.by_epoch.entry(r.epoch_id).or_default().insert(unit);
+        self.by_head.entry(r.prev_hash).or_default().insert(unit);
+        self.by_miner.entry(r.miner).or_default().insert(unit);
+        if state == ShareState::Unaudited {
+            self.unaudited.insert(unit);
+        }
+        let (prev, root, epoch, miner) = (r.prev_hash, r.work_root, r.epoch_id, r.miner);
+        self.by_unit.insert(unit, Share { prev, root, epoch, miner, weight, state, earning: None, evidence });
+    }
+
+    /// A share that was accepted without a look has been recomputed, and stands.
+    pub fn confirm(&mut self, unit: &UnitId, ops: &mut Vec<Op>) -> bool {
+        match self.by_unit.get_mut(unit) {
+            Some(share) if share.state == ShareState::Unaudited => {
+                share.state = ShareState::Audited;
+                share.evidence = None;
+                self.unaudited.remove(unit);
+                ops.push(Op::SetShare { unit: *unit, state: ShareState::Audited });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Units whose earnings may change when these heads join or leave the main chain: the shares keyed on them and on their
+    /// children, and the shares that won them.
+    pub fn touched(&self, heads: &BTreeSet<Root>) -> BTreeSet<UnitId> {
+        let keyed = heads.iter().filter_map(|head| self.by_head.get(head)).flatten().copied();
+        let won = heads.iter().filter_map(|head| self.by_root.get(head)).copied();
+        keyed.chain(won).collect()
+    }
+
+    /// Brings the ledger into line for these units. `earns(head)`: shares keyed on it earn; `is_main(root)`: it is a main head.
+    pub fn settle(
+        &mut self,
+        units: impl IntoIterator<Item = UnitId>,
+        earns: impl Fn(&Root) -> bool,
+        is_main: impl Fn(&Root) -> bool,
+        ops: &mut Vec<Op>,
+    ) -> Vec<Turn> {
+        let (mut turns, mut rows) = (Vec::new(), BTreeSet::new());
+        for unit in units {
+            let Some(share) = self.by_unit.get_mut(&unit) else { continue };
+            let target = (share.state != ShareState::Void && earns(&share.prev)).then(|| is_main(&share.root));
+            if target == share.earning {
+                continue;
+            }
+            let row = self.ledger.entry(share.miner).or_default();
+            let entry = |head| Entry { miner: share.miner, weight: share.weight, head };
+            if let Some(head) = share.earning {
+                row.undo(&entry(head));
+            }
+            if let Some(head) = target {
+                row.apply(&entry(head));
+            }
+            if share.earning.is_some() != target.is_some() {
+                turns.push(Turn { unit, epoch: share.epoch, earns: target.is_some() });
+                self.digests.remove(&share.epoch);
+            }
+            share.earning = target;
+            rows.insert(share.miner);
+        }
+        for miner in rows {
+            let row = self.ledger.get(&miner).copied().unwrap_or_default();
+            ops.push(Op::PutLedger { miner, row });
+        }
+        turns
+    }
+
+    /// After a restart: marks as earning what earned, without moving the ledger, which was stored.
+    pub fn mark_earning(&mut self, earns: impl Fn(&Root) -> bool, is_main: impl Fn(&Root) -> bool) {
+        for share in self.by_unit.values_mut() {
+            share.earning = (share.state != ShareState::Void && earns(&share.prev)).then(|| is_main(&share.root));
+        }
+        self.digests.clear();
+    }
+
+    /// A ban: all shares of the miner become void, all its credit is gone.
+    pub fn void(&mut self, miner: &PublicKey, ops: &mut Vec<Op>) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for unit in self.by_miner.get(miner).into_iter().flatten() {
+            let Some(share) = self.by_unit.get_mut(unit) else { continue };
+            if share.state == ShareState::Void {
+                continue;
+            }
+            share.state = ShareState::Void;
+            share.evidence = None;
+            self.unaudited.remove(unit);
+            ops.push(Op::SetShare { unit: *unit, state: ShareState::Void });
+            if share.earning.take().is_some() {
+                turns.push(Turn { unit: *unit, epoch: share.epoch, earns: false });
+                self.digests.remove(&share.epoch);
+            }
+        }
+        let row = self.ledger.entry(*miner).or_default();
+        row.void();
+        ops.push(Op::PutLedger { miner: *miner, row: *row });
+        turns
+    }
+
+    /// Forgets the shares of epochs below `horizon`; the ledger keeps their sums. Gives the units and their miners.
+    pub fn prune(&mut self, horizon: u64, ops: &mut Vec<Op>) -> Vec<(UnitId, PublicKey)> {
+        let kept = self.by_epoch.split_off(&horizon);
+        let old = core::mem::replace(&mut self.by_epoch, kept);
+        self.digests = self.digests.split_off(&horizon);
+        let mut gone = Vec::new();
+        for unit in old.into_values().flatten() {
+            let Some(share) = self.by_unit.remove(&unit) else { continue };
+            if self.by_root.get(&share.root) == Some(&unit) {
+                self.by_root.remove(&share.root);
+            }
+            remove_from(&mut self.by_head, &share.prev, &unit);
+            remove_from(&mut self.by_miner, &share.miner, &unit);
+            self.unaudited.remove(&unit);
+            ops.push(Op::DropShare { unit });
+            gone.push((unit, share.miner));
+        }
+        gone
+    }
+
+    /// Count and digest of an epoch's earning units.
+    pub fn digest(&mut self, epoch: u64) -> Digest {
+        if let Some(digest) = self.digests.get(&epoch) {
+            return *digest;
+        }
+        let units = self.by_epoch.get(&epoch).into_iter().flatten().filter(|unit| self.earns(unit));
+        let digest = digest_of(units.map(|unit| unit.0.as_slice()));
+        self.digests.insert(epoch, digest);
+        digest
+    }
+
+    /// A page of an epoch's earning units above `after`, and whether there are more.
+    pub fn page(&self, epoch: u64, after: Option<UnitId>) -> (Vec<UnitId>, bool) {
+        use core::ops::Bound::{Excluded, Unbounded};
+        let Some(units) = self.by_epoch.get(&epoch) else { return (Vec::new(), false) };
+        let from = after.map_or(Unbounded, Excluded);
+        let mut page: Vec<UnitId> =
+            units.range((from, Unbounded)).filter(|unit| self.earns(unit)).take(SHARES_PER_REPLY + 1).copied().collect();
+        let more = page.len() > SHARES_PER_REPLY;
+        page.truncate(SHARES_PER_REPLY);
+        (page, more)
+    }
+
+    /// `DK("ledger", rows)` of all miners with credit, in the order of keys: equal on nodes that credit the same.
+    pub fn ledger_digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key(&derive_key_context("ledger"));
+        for (miner, row) in self.ledger.iter().filter(|(_, row)| row.shares > 0) {
+            hasher.update(&miner.0);
+            hasher.update(&row.credit.to_be_bytes::<32>());
+            hasher.update(&row.shares.to_le_bytes());
+            hasher.update(&row.heads.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<UnitId>>, key: &K, unit: &UnitId) {
+    if let Some(units) = index.get_mut(key) {
+        units.remove(unit);
+        if units.is_empty() {
+            index.remove(key);
+        }
+    }
+}

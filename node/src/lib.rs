@@ -1,1 +1,19 @@
-//! .
+//! The hall: wires protocol, devices, store and network into a running node. It holds no rules; those are the protocol's.
+//!
+//! ```text
+//!   net ──▶ verifier ──▶ driver ◀──▶ Engine ──▶ store, miner, auditor, bridge, net
+//!                          └──▶ state::Shared ──▶ http
+//! ```
+//!
+//! The binary is a thin door to this library, so that tests can speak the wire and run nodes in process.
+
+pub mod net;
+pub mod check;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod devices;
+pub mod keys;
+pub mod settings;
+pub mod state;
+pub mod telemetry;

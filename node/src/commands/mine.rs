@@ -1,0 +1,19 @@
+//! `tops-node` without a command: join the network and mine, or with `--verify-only` keep it honest.
+
+use crate::cli::{Answer, Failure};
+use crate::config::{Config, LogForm};
+use crate::settings::Layers;
+use crate::telemetry;
+
+/// Runs a node until it is told to stop.
+pub fn run(layers: &Layers, json: bool) -> Result<Answer, Failure> {
+    let mut config = Config::new(layers)?;
+    if json {
+        config.logging.form = LogForm::Json;
+    }
+    telemetry::start(&config.logging);
+    if config.waits_for_a_caller() {
+        tracing::warn!("no --bootstrap: waiting for a peer to call; with --alone this node mines on its own chain until one does");
+    }
+    Err(Failure::Usage("this build has no network yet: give a command".into()))
+}

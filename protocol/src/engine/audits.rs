@@ -14,6 +14,8 @@ use crate::verify::Contextual;
 pub const IN_FLIGHT_MAX: usize = 64;
 /// Claims that are undecided at a time; further shares are ignored, further heads come again by sync.
 pub const UNDECIDED_MAX: usize = 4_096;
+/// Heads that are still taken when the pool is full of shares.
+const HEADS_ABOVE_FULL: usize = 512;
 /// Up to this many undecided claims, undrawn shares are audited too.
 pub const ROOM: usize = 1_024;
 /// How often a claim is given to a device that could not do it, before it is dropped unaudited.
@@ -112,6 +114,10 @@ impl Audits {
     /// Whether no further share is taken.
     pub fn is_full(&self) -> bool {
         self.cases.len() >= UNDECIDED_MAX
+    }
+    /// Whether no further single head is taken; a download brings it later.
+    pub fn is_full_for_heads(&self) -> bool {
+        self.cases.len() >= UNDECIDED_MAX + HEADS_ABOVE_FULL
     }
     /// Whether the claim is undecided.
     pub fn contains(&self, claim: &Claim) -> bool {
@@ -240,14 +246,14 @@ impl Audits {
     }
 
     /// Takes back the gossip messages whose verdict must be given now.
-    pub fn overdue(&mut self, now: Millis) -> Vec<(Message, Topic)> {
+    pub fn overdue(&mut self, now: Millis) -> Vec<(Peer, Message)> {
         let mut late = Vec::new();
         for case in self.cases.values_mut() {
             for waiter in &mut case.waiters {
-                if let Waiter::Gossip { peer, message, topic, since } = *waiter
+                if let Waiter::Gossip { peer, message, since, .. } = *waiter
                     && now.since(since) >= VERDICT_DUE_MS
                 {
-                    late.push((message, topic));
+                    late.push((peer, message));
                     *waiter = Waiter::Delivered { peer };
                 }
             }

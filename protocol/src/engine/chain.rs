@@ -366,3 +366,110 @@ impl Chain {
         self.main[from..].iter().take(most).copied().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Fields;
+    use crate::receipt::{KERNEL_V2, Receipt, Text};
+    use crate::types::{Nonce, PublicKey, Signature};
+    use crate::verify::Structural;
+    use proptest::prelude::*;
+
+    fn easy() -> NetworkSpec {
+        let mut fields: Fields = *NetworkSpec::dev().fields();
+        (fields.genesis_bits, fields.easiest_bits) = (0x207f_ffff, 0x207f_ffff);
+        NetworkSpec::new(fields).unwrap()
+    }
+
+    /// A head on `prev` whose root begins with a zero byte and `tag`, so that it meets the easiest target. Nothing in a chain asks
+    /// for a signature or an audit: the types of `verify` do, and this steps past them.
+    fn head(chain: &Chain, prev: Root, tag: u8) -> Contextual {
+        let facts = *chain.facts(&prev).unwrap();
+        let mut root = *blake3::keyed_hash(&prev.0, &[tag]).as_bytes();
+        (root[0], root[1]) = (0, tag);
+        let receipt = Receipt {
+            device_did: Text::cleaned("test"),
+            epoch_id: facts.height.0 + 1,
+            prev_hash: prev,
+            nonce: Nonce::new(tag.into()).unwrap(),
+            work_root: Root(root),
+            shape: chain.spec().shape(),
+            batch: 1,
+            time_ms: 1,
+            kernel_ver: Text::cleaned(KERNEL_V2),
+            driver_hint: Text::cleaned("test"),
+            network: chain.spec().tag(),
+            miner: PublicKey([2; 33]),
+            timestamp: facts.median.plus(4_000),
+            sig: Signature([0; 64]),
+        };
+        let signed = Structural::of_any_network(receipt).unwrap().known_signed();
+        let contextual = signed.contextual(&facts).unwrap();
+        assert!(contextual.is_head());
+        contextual
+    }
+
+    fn roots_of(chain: &Chain) -> Vec<Root> {
+        (0..=chain.height().0).filter_map(|h| chain.main_at(Height(h))).collect()
+    }
+
+    #[test]
+    fn the_longer_branch_wins_and_a_tie_goes_to_the_smaller_root() {
+        let mut chain = Chain::new(easy());
+        let genesis = chain.tip();
+        let (b, a) = (head(&chain, genesis, 9), head(&chain, genesis, 3));
+        let (ra, rb) = (a.semantic().root(), b.semantic().root());
+        assert_eq!(chain.insert(&b).unwrap(), Reorg { undone: Vec::new(), applied: alloc::vec![rb] });
+        assert_eq!(chain.insert(&a).unwrap(), Reorg { undone: alloc::vec![rb], applied: alloc::vec![ra] });
+        assert!(chain.insert(&a).is_none(), "a head joins once");
+        let c = head(&chain, rb, 200);
+        let rc = c.semantic().root();
+        assert_eq!(chain.insert(&c).unwrap(), Reorg { undone: alloc::vec![ra], applied: alloc::vec![rb, rc] });
+        assert!(chain.earns(&ra), "its parent is on the main chain");
+        assert_eq!(chain.after(&chain.locator(Height(1), 8), 8), [rc]);
+        let (removed, reorg) = chain.remove_branch(rb);
+        assert_eq!(removed.len(), 2);
+        assert_eq!((chain.tip(), reorg.applied), (ra, alloc::vec![ra]));
+    }
+
+    #[test]
+    fn a_place_survives_its_bytes() {
+        let mut chain = Chain::new(easy());
+        for tag in 0..20 {
+            let next = head(&chain, chain.tip(), tag);
+            chain.insert(&next).unwrap();
+        }
+        let place = chain.tip_place();
+        assert_eq!(Place::from_bytes(&place.to_bytes()).as_ref(), Some(place));
+        assert_eq!(Place::from_bytes(&place.to_bytes()[1..]), None);
+    }
+
+    proptest! {
+        /// Whatever the order in which heads come, parents first, nodes with the same heads agree on the whole main chain.
+        #[test]
+        fn the_choice_does_not_depend_on_the_order(parents in proptest::collection::vec(0usize..40, 1..40), order in proptest::collection::vec(any::<u32>(), 40)) {
+            let mut first = Chain::new(easy());
+            let mut roots = alloc::vec![first.tip()];
+            let mut heads: Vec<(usize, Contextual)> = Vec::new();
+            for (i, parent) in parents.iter().enumerate() {
+                let parent = parent % roots.len();
+                let next = head(&first, roots[parent], i as u8 + 1);
+                roots.push(next.semantic().root());
+                prop_assert!(first.insert(&next).is_some());
+                heads.push((parent, next));
+            }
+            let mut second = Chain::new(easy());
+            let mut open: Vec<usize> = (0..heads.len()).collect();
+            let mut turn = 0;
+            while !open.is_empty() {
+                let ready: Vec<usize> = open.iter().copied().filter(|i| second.contains(&roots[heads[*i].0])).collect();
+                let pick = ready[order[turn % order.len()] as usize % ready.len()];
+                turn += 1;
+                prop_assert!(second.insert(&heads[pick].1).is_some());
+                open.retain(|i| *i != pick);
+            }
+            prop_assert_eq!(roots_of(&first), roots_of(&second));
+        }
+    }
+}

@@ -224,9 +224,19 @@ impl Engine {
     fn heads_came(&mut self, peer: Peer, heads: Vec<Semantic>, out: &mut Vec<Output>) {
         let Some(offer) = self.sync.offer.as_ref().filter(|offer| offer.peer == peer && offer.page.is_none()) else { return };
         let (light, claimed_height) = (self.config.light, offer.height.0);
+        let last = heads.last().map(|head| (Height(head.receipt().epoch_id), head.root()));
+        let known_so_far = offer.last;
         let fresh: Vec<Semantic> = heads.into_iter().skip_while(|head| self.chain.contains(&head.root())).take(HEADS_PER_REPLY).collect();
         let Some(first) = fresh.first() else {
-            self.end_offer(peer, out);
+            // All known by now: go on behind them, unless the peer has said so before or its work is reached.
+            let reached = self.chain.tip_place().work >= offer.work;
+            match (&mut self.sync.offer, last) {
+                (Some(offer), Some(last)) if !reached && known_so_far.is_none_or(|known| known.0 < last.0) => {
+                    offer.last = Some(last);
+                    self.ask_heads(out);
+                }
+                _ => self.end_offer(peer, out),
+            }
             return;
         };
         let mut prev = first.receipt().prev_hash;
@@ -316,12 +326,12 @@ impl Engine {
     fn end_offer(&mut self, peer: Peer, out: &mut Vec<Output>) {
         if let Some(offer) = self.sync.offer.take() {
             self.job.in_touch = true;
-            if offer.last.is_none() {
+            if self.chain.tip_place().work < offer.work {
+                // It claimed more than it has.
                 self.sync.shun(peer, self.now);
-            } else {
-                self.prune();
-                self.ask_status(peer, out);
             }
+            self.prune();
+            self.ask_status(peer, out);
         }
     }
 
@@ -348,7 +358,7 @@ impl Engine {
         self.reorganise(reorg, out);
         // Shares keyed on removed heads no longer earn; `reorganise` has seen to those of the former main chain.
         let removed: BTreeSet<Root> = removed.into_iter().collect();
-        let touched: Vec<UnitId> = self.shares.touched(&removed).into_iter().collect();
+        let touched: Vec<UnitId> = self.shares.keyed_on(&removed).into_iter().collect();
         self.settle(touched);
         for root in removed {
             self.ops.push(Op::DropHead(root));

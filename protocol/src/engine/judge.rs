@@ -88,6 +88,11 @@ impl Engine {
                         self.pays(peer, out);
                     }
                 }
+                // Whoever serves a head by sync has audited it.
+                Waiter::Delivered { peer } if share.is_head() => {
+                    out.push(Output::Penalise { peer, fault: PeerFault::FalseHead });
+                    self.sync.shun(peer, self.now);
+                }
                 Waiter::Delivered { peer } if !punish && !banned => self.pays(peer, out),
                 Waiter::Offer => self.offer_failed(Some(share.semantic().root()), out),
                 _ => {}
@@ -150,7 +155,7 @@ impl Engine {
             let (same, epoch) = (known.root == receipt.work_root, known.epoch);
             if same && audited && self.shares.confirm(&unit, &mut self.ops) {
                 self.standing.confirmed(&receipt.miner, share.weight(), &mut self.ops);
-                self.to_outbox(share, epoch);
+                self.queue_for_bridge(share, epoch);
                 out.push(Output::Note(Note::Confirmed { unit }));
             }
             return;
@@ -159,7 +164,7 @@ impl Engine {
         self.standing.accepted(&receipt.miner, share.weight(), audited, &mut self.ops);
         self.settle([unit]);
         if audited {
-            self.to_outbox(share, receipt.epoch_id);
+            self.queue_for_bridge(share, receipt.epoch_id);
         }
         out.push(Output::Note(Note::Accepted {
             unit,
@@ -172,7 +177,7 @@ impl Engine {
     }
 
     /// Only what this node audited itself goes to an aggregator.
-    fn to_outbox(&mut self, share: &Contextual, epoch: u64) {
+    fn queue_for_bridge(&mut self, share: &Contextual, epoch: u64) {
         let Some(bridge) = self.config.bridge else { return };
         let (unit, miner) = (share.semantic().unit(), share.semantic().receipt().miner);
         let own = self.config.mining.as_ref().is_some_and(|mining| mining.miner == miner);

@@ -143,7 +143,8 @@ impl Engine {
             out.push(Output::Verdict { message: held.message, verdict: Verdict::Ignore });
         }
         self.take_again(again, out);
-        for (message, _) in self.audits.overdue(self.now) {
+        for (peer, message) in self.audits.overdue(self.now) {
+            self.peers.forward_done(peer);
             out.push(Output::Verdict { message, verdict: Verdict::Ignore });
         }
         if self.audits.len() == 0 && !self.shares.unaudited().is_empty() {
@@ -174,7 +175,9 @@ impl Engine {
         for (back, root) in reorg.applied.iter().rev().enumerate() {
             self.ops.push(Op::PutMain { height: Height(height.0 - back as u64), root: *root });
         }
-        let touched = self.shares.touched(&heads);
+        // What is keyed on them or on their children may earn or not; what won them counts as a head or not.
+        let mut touched = self.shares.keyed_on(&heads);
+        touched.extend(heads.iter().filter_map(|head| self.chain.unit(head)));
         self.settle(touched);
         self.ripen();
         if height.0.is_multiple_of(PRUNE_EVERY) && self.sync.offer.is_none() {

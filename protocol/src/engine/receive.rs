@@ -94,6 +94,9 @@ impl Engine {
         if !self.pins_allow(&share) {
             return self.refuse(source, ContextFault::Stale, out);
         }
+        if self.audits.is_full_for_heads() {
+            return self.refuse(source, ContextFault::PoolFull, out);
+        }
         let budgeted = match source {
             Source::Gossip { peer, .. } => self.peers.may_forward(peer, self.now),
             Source::Sync { .. } => true,

@@ -162,12 +162,9 @@ impl Shares {
         }
     }
 
-    /// Units whose earnings may change when these heads join or leave the main chain: the shares keyed on them and on their
-    /// children, and the shares that won them.
-    pub fn touched(&self, heads: &BTreeSet<Root>) -> BTreeSet<UnitId> {
-        let keyed = heads.iter().filter_map(|head| self.by_head.get(head)).flatten().copied();
-        let won = heads.iter().filter_map(|head| self.by_root.get(head)).copied();
-        keyed.chain(won).collect()
+    /// The units that are keyed on these heads.
+    pub fn keyed_on(&self, heads: &BTreeSet<Root>) -> BTreeSet<UnitId> {
+        heads.iter().filter_map(|head| self.by_head.get(head)).flatten().copied().collect()
     }
 
     /// Brings the ledger into line for these units. `earns(head)`: shares keyed on it earn; `is_main(root)`: it is a main head.

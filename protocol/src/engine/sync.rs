@@ -20,6 +20,8 @@ const WANTED_MAX: usize = 256;
 const WANTED_AGAIN_MS: u64 = 2_000;
 /// A completed pull of an epoch is not repeated for this long while the peer's digest stays.
 const PULLED_FOR_MS: u64 = 30_000;
+/// Likewise for bans; sooner, because a ban waits for the audits of its key's shares.
+const BANS_PULLED_FOR_MS: u64 = 5_000;
 /// Epochs in one pull; the next status brings the rest.
 const PULL_EPOCHS_MAX: usize = 256;
 
@@ -198,7 +200,7 @@ impl Sync {
 
     /// Whether the peer's bans should be asked for.
     pub fn wants_bans(&self, peer: Peer, digest: Digest, now: Millis) -> bool {
-        self.bans.is_none() && self.bans_pulled.get(&peer).is_none_or(|(old, at)| *old != digest || now.since(*at) >= PULLED_FOR_MS)
+        self.bans.is_none() && self.bans_pulled.get(&peer).is_none_or(|(old, at)| *old != digest || now.since(*at) >= BANS_PULLED_FOR_MS)
     }
     /// All pages of bans came.
     pub fn bans_done(&mut self, now: Millis) {

@@ -7,13 +7,13 @@
 //!
 //! The binary is a thin door to this library, so that tests can speak the wire and run nodes in process.
 
-pub mod net;
 pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod devices;
 pub mod keys;
+pub mod net;
 pub mod settings;
 pub mod state;
 pub mod telemetry;

@@ -1,0 +1,321 @@
+//! The protocols that a node speaks, with their settings and the reasons. Only construction; what happens is in [`super::task`].
+//!
+//! Every name that goes over the wire holds the network's tag, so that nodes of two networks have nothing to say to each other even before
+//! identify tells them apart.
+
+use std::convert::Infallible;
+use std::num::{NonZeroU8, NonZeroUsize};
+use std::time::Duration;
+
+use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, TopicHash, ValidationMode, WhitelistSubscriptionFilter};
+use libp2p::identity::Keypair;
+use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
+use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::{
+    PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits, identify, kad, memory_connection_limits, noise, ping, tcp,
+    yamux,
+};
+use tops_protocol::NetworkTag;
+use tops_protocol::engine::Topic;
+
+use super::codec::SyncCodec;
+use super::gate::Gate;
+use super::{limits, scoring};
+
+/// Gossip with our three topics and nothing else.
+pub type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
+
+/// All that a node speaks. Bounds come first: they see a connection before the others do.
+#[derive(NetworkBehaviour)]
+#[behaviour(to_swarm = "Event")]
+pub struct Behaviour {
+    /// Memory of the process.
+    pub memory: memory_connection_limits::Behaviour,
+    /// Numbers of connections.
+    pub limits: connection_limits::Behaviour,
+    /// Who may come, and once.
+    pub gate: Gate,
+    /// Who is who.
+    pub identify: identify::Behaviour,
+    /// Whether a line is alive.
+    pub ping: ping::Behaviour,
+    /// Whether others can reach this node.
+    pub autonat: autonat::Behaviour,
+    /// The table of peers.
+    pub kad: kad::Behaviour<MemoryStore>,
+    /// Receipts on their way to everybody.
+    pub gossip: Gossip,
+    /// Questions and answers.
+    pub sync: request_response::Behaviour<SyncCodec>,
+}
+
+/// What the protocols tell.
+#[derive(Debug)]
+pub enum Event {
+    /// Who a peer is.
+    Identify(Box<identify::Event>),
+    /// How far a peer is.
+    Ping(ping::Event),
+    /// Whether others reach this node.
+    Autonat(autonat::Event),
+    /// The table of peers.
+    Kad(Box<kad::Event>),
+    /// A gossiped message, a subscription.
+    Gossip(gossipsub::Event),
+    /// A question or an answer.
+    Sync(SyncEvent),
+}
+
+/// A question or an answer.
+pub type SyncEvent =
+    request_response::Event<<SyncCodec as request_response::Codec>::Request, <SyncCodec as request_response::Codec>::Response>;
+
+impl From<Infallible> for Event {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+impl From<identify::Event> for Event {
+    fn from(event: identify::Event) -> Self {
+        Self::Identify(Box::new(event))
+    }
+}
+impl From<ping::Event> for Event {
+    fn from(event: ping::Event) -> Self {
+        Self::Ping(event)
+    }
+}
+impl From<autonat::Event> for Event {
+    fn from(event: autonat::Event) -> Self {
+        Self::Autonat(event)
+    }
+}
+impl From<kad::Event> for Event {
+    fn from(event: kad::Event) -> Self {
+        Self::Kad(Box::new(event))
+    }
+}
+impl From<gossipsub::Event> for Event {
+    fn from(event: gossipsub::Event) -> Self {
+        Self::Gossip(event)
+    }
+}
+impl From<SyncEvent> for Event {
+    fn from(event: SyncEvent) -> Self {
+        Self::Sync(event)
+    }
+}
+
+/// The names of a network on the wire.
+#[derive(Debug, Clone)]
+pub struct Names {
+    tag: String,
+}
+
+impl Names {
+    /// Of this network.
+    pub fn new(tag: NetworkTag) -> Self {
+        Self { tag: tag.to_hex() }
+    }
+    /// What identify says; a peer that says otherwise is of another network.
+    pub fn identify(&self) -> String {
+        format!("/tops/{}/2", self.tag)
+    }
+    /// A topic of gossip (spec §6).
+    pub fn topic(&self, topic: Topic) -> IdentTopic {
+        let name = match topic {
+            Topic::Heads => "heads",
+            Topic::Receipts => "receipts",
+            Topic::Alerts => "alerts",
+        };
+        IdentTopic::new(format!("/tops/{}/{name}/2", self.tag))
+    }
+    /// All topics with their hashes.
+    pub fn topics(&self) -> [(Topic, TopicHash); 3] {
+        [Topic::Heads, Topic::Receipts, Topic::Alerts].map(|topic| (topic, self.topic(topic).hash()))
+    }
+    /// The sync protocol (spec §6).
+    pub fn sync(&self) -> StreamProtocol {
+        protocol(format!("/tops/{}/sync/2", self.tag))
+    }
+    /// The table of peers.
+    pub fn kad(&self) -> StreamProtocol {
+        protocol(format!("/tops/{}/kad/2", self.tag))
+    }
+}
+
+fn protocol(name: String) -> StreamProtocol {
+    match StreamProtocol::try_from_owned(name) {
+        Ok(protocol) => protocol,
+        Err(_) => unreachable!("the name begins with a slash"),
+    }
+}
+
+/// Why there is no network.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildFault {
+    /// Noise or TCP.
+    #[error("the encrypted transport cannot be made: {0}")]
+    Transport(#[from] noise::Error),
+    /// The system's resolver settings.
+    #[error("the system's DNS settings cannot be read: {0}")]
+    Dns(#[from] std::io::Error),
+    /// A setting that contradicts another.
+    #[error("the gossip settings are wrong: {0}")]
+    Gossip(String),
+    /// A behaviour.
+    #[error(transparent)]
+    Behaviour(#[from] libp2p::BehaviourBuilderError),
+}
+
+/// `H(topic ‖ raw bytes)[..20]`: an id made of decoded fields would let a malformed twin silence the real message (spec §6).
+pub fn message_id(topic: &TopicHash, data: &[u8]) -> gossipsub::MessageId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(topic.as_str().as_bytes()).update(data);
+    gossipsub::MessageId::from(&hasher.finalize().as_bytes()[..20])
+}
+
+/// Gossip's settings: see the law's notes on each.
+pub fn gossip_config() -> Result<gossipsub::Config, BuildFault> {
+    gossipsub::ConfigBuilder::default()
+        .heartbeat_interval(limits::HEARTBEAT)
+        .heartbeat_initial_delay(Duration::from_millis(100))
+        .history_length(limits::HISTORY)
+        .history_gossip(limits::HISTORY_GOSSIP)
+        .mesh_n(8)
+        .mesh_n_low(6)
+        .mesh_n_high(12)
+        .mesh_outbound_min(3)
+        // Receipts sign themselves; who brought one is nobody's business.
+        .validation_mode(ValidationMode::Anonymous)
+        .validate_messages()
+        .max_transmit_size(limits::GOSSIP_PACKET_MAX)
+        .duplicate_cache_time(limits::DUPLICATE_CACHE)
+        .connection_handler_queue_len(limits::GOSSIP_QUEUE_PER_PEER)
+        .publish_queue_duration(limits::GOSSIP_QUEUE_TIME)
+        .forward_queue_duration(limits::GOSSIP_QUEUE_TIME)
+        .max_publish_messages(limits::GOSSIP_MESSAGES_PER_PACKET)
+        .max_ihave_messages_heartbeat(limits::IHAVE_PER_HEARTBEAT)
+        // Nodes of a small network come and go together; a minute of backoff would leave them without a mesh for as long.
+        .prune_backoff(Duration::from_secs(10))
+        .unsubscribe_backoff(Duration::from_secs(2))
+        .message_id_fn(|message| message_id(&message.topic, &message.data))
+        .build()
+        .map_err(|e| BuildFault::Gossip(e.to_string()))
+}
+
+fn gossip(names: &Names) -> Result<Gossip, BuildFault> {
+    let topics = names.topics();
+    let filter = WhitelistSubscriptionFilter(topics.iter().map(|(_, hash)| hash.clone()).collect());
+    let fault = |e: &str| BuildFault::Gossip(e.to_owned());
+    let mut gossip = Gossip::new_with_subscription_filter(MessageAuthenticity::Anonymous, gossip_config()?, filter).map_err(fault)?;
+    gossip.with_peer_score(scoring::params(topics), scoring::thresholds()).map_err(BuildFault::Gossip)?;
+    for topic in [Topic::Heads, Topic::Receipts, Topic::Alerts] {
+        gossip.subscribe(&names.topic(topic)).map_err(|e| BuildFault::Gossip(e.to_string()))?;
+    }
+    Ok(gossip)
+}
+
+fn table(local: PeerId, names: &Names) -> kad::Behaviour<MemoryStore> {
+    let store = MemoryStoreConfig {
+        max_records: limits::KAD_RECORDS_MAX,
+        max_value_bytes: 0,
+        max_providers_per_key: 0,
+        max_provided_keys: limits::KAD_RECORDS_MAX,
+    };
+    let mut config = kad::Config::new(names.kad());
+    config
+        .set_query_timeout(limits::KAD_QUERY_TIMEOUT)
+        .set_max_packet_size(limits::KAD_PACKET_MAX)
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_provider_publication_interval(None)
+        .set_publication_interval(None)
+        .set_replication_interval(None)
+        // The discovery loop walks the table itself, often while there are few peers.
+        .set_periodic_bootstrap_interval(None);
+    kad::Behaviour::with_config(local, MemoryStore::with_config(local, store), config)
+}
+
+fn counts() -> connection_limits::ConnectionLimits {
+    // One connection a peer is the gate's business: a plain limit loses both of two simultaneous dials. The second is there for the moment
+    // in which the gate replaces the first.
+    connection_limits::ConnectionLimits::default()
+        .with_max_established(Some(limits::CONNECTIONS_MAX))
+        .with_max_established_incoming(Some(limits::CONNECTIONS_INCOMING_MAX))
+        .with_max_established_outgoing(Some(limits::CONNECTIONS_OUTGOING_MAX))
+        .with_max_pending_incoming(Some(limits::PENDING_INCOMING_MAX))
+        .with_max_pending_outgoing(Some(limits::PENDING_OUTGOING_MAX))
+        .with_max_established_per_peer(Some(2))
+}
+
+fn behaviour(key: &Keypair, names: &Names, agent: &str) -> Result<Behaviour, BuildFault> {
+    let local = key.public().to_peer_id();
+    let identify = identify::Config::new(names.identify(), key.public())
+        .with_agent_version(agent.to_owned())
+        .with_push_listen_addr_updates(true)
+        .with_interval(Duration::from_secs(120))
+        .with_cache_size(0);
+    let ping = ping::Config::new().with_interval(Duration::from_secs(10)).with_timeout(Duration::from_secs(15));
+    let autonat = autonat::Config {
+        boot_delay: Duration::from_secs(2),
+        retry_interval: Duration::from_secs(30),
+        throttle_server_period: Duration::from_secs(15),
+        confidence_max: 1,
+        max_peer_addresses: limits::ADDRESSES_PER_PEER,
+        // Networks of private machines are networks too.
+        only_global_ips: false,
+        ..Default::default()
+    };
+    let sync = request_response::Config::default()
+        .with_request_timeout(limits::ASK_TIMEOUT)
+        .with_max_concurrent_streams(limits::SYNC_STREAMS_PER_PEER);
+    Ok(Behaviour {
+        memory: memory_connection_limits::Behaviour::with_max_bytes(limits::MEMORY_MAX),
+        limits: connection_limits::Behaviour::new(counts()),
+        gate: Gate::new(local),
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::new(ping),
+        autonat: autonat::Behaviour::new(local, autonat),
+        kad: table(local, names),
+        gossip: gossip(names)?,
+        sync: request_response::Behaviour::with_codec(SyncCodec, [(names.sync(), ProtocolSupport::Full)], sync),
+    })
+}
+
+/// Streams of a connection, bounded.
+fn multiplexer() -> yamux::Config {
+    let mut config = yamux::Config::default();
+    config.set_max_num_streams(limits::STREAMS_PER_CONNECTION);
+    config
+}
+
+/// TCP and QUIC, noise, yamux, names resolved by the system, and every protocol of a node.
+///
+/// # Errors
+/// [`BuildFault`] when the machine has no resolver settings or a setting contradicts another.
+pub fn swarm(key: Keypair, names: &Names, agent: &str) -> Result<Swarm<Behaviour>, BuildFault> {
+    let behaviour = behaviour(&key, names, agent)?;
+    let builder = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexer)?
+        .with_quic_config(|mut quic| {
+            quic.max_concurrent_stream_limit = u32::try_from(limits::STREAMS_PER_CONNECTION).unwrap_or(u32::MAX);
+            quic
+        })
+        .with_dns()?
+        .with_behaviour(|_| behaviour);
+    let builder = match builder {
+        Ok(builder) => builder,
+        Err(never) => match never {},
+    };
+    let swarm = builder.with_swarm_config(|config| {
+        config
+            .with_idle_connection_timeout(limits::IDLE_CONNECTION)
+            .with_dial_concurrency_factor(NonZeroU8::new(limits::DIAL_CONCURRENCY).unwrap_or(NonZeroU8::MIN))
+            .with_max_negotiating_inbound_streams(limits::STREAMS_PER_CONNECTION)
+            .with_notify_handler_buffer_size(NonZeroUsize::new(64).unwrap_or(NonZeroUsize::MIN))
+            .with_per_connection_event_buffer_size(64)
+    });
+    Ok(swarm.build())
+}

@@ -1,0 +1,151 @@
+//! Every bound of the process on one page: what it is, and what happens when it is reached.
+//!
+//! A peer can make this node work, but not without end: whatever a peer may add to is counted here. Bounds of the protocol itself (sizes
+//! of receipts and replies) are the protocol's and only repeated where a buffer depends on them.
+
+use std::time::Duration;
+
+use tops_protocol::codec::RECEIPT_WIRE_MAX;
+
+// ---- connections ------------------------------------------------------------------------------------------------------------------
+
+/// Connections in all; more are refused at the handshake.
+pub const CONNECTIONS_MAX: u32 = 160;
+/// Connections that others opened; the rest is kept for those that this node chose, so that it cannot be surrounded.
+pub const CONNECTIONS_INCOMING_MAX: u32 = 112;
+/// Connections that this node opened; more dials are put off.
+pub const CONNECTIONS_OUTGOING_MAX: u32 = 80;
+/// Handshakes that others began; more are refused before any cryptography.
+pub const PENDING_INCOMING_MAX: u32 = 48;
+/// Handshakes that this node began; more dials are put off.
+pub const PENDING_OUTGOING_MAX: u32 = 48;
+/// Resident memory of the process above which no connection is made or taken, in bytes.
+pub const MEMORY_MAX: usize = 6 << 30;
+/// Nodes that this node wants to be connected to; below it, it looks for more.
+pub const PEERS_WANTED: usize = 16;
+/// Below so many it looks often.
+pub const PEERS_FEW: usize = 4;
+/// A connection that nothing uses is kept for so long.
+pub const IDLE_CONNECTION: Duration = Duration::from_secs(24 * 3600);
+/// A peer that has not said who it is after so long is dropped.
+pub const IDENTIFY_WITHIN: Duration = Duration::from_secs(10);
+/// How long a peer that was dropped for a reason is refused.
+pub const REFUSED_FOR: Duration = Duration::from_secs(600);
+/// Refused peers that are remembered; the one whose time ends first is forgotten.
+pub const REFUSED_MAX: usize = 1_024;
+/// Streams of one connection; more are reset by the multiplexer.
+pub const STREAMS_PER_CONNECTION: usize = 256;
+
+// ---- addresses --------------------------------------------------------------------------------------------------------------------
+
+/// Addresses that are kept of one peer; the oldest is forgotten.
+pub const ADDRESSES_PER_PEER: usize = 8;
+/// Peers whose addresses are kept; the one with most failed dials is forgotten.
+pub const ADDRESS_BOOK_MAX: usize = 1_024;
+/// First wait after a failed dial; it doubles, with jitter.
+pub const REDIAL_FIRST: Duration = Duration::from_millis(500);
+/// Longest wait between dials of a peer of the book; then one that never answered is forgotten.
+pub const REDIAL_LAST: Duration = Duration::from_secs(60);
+/// Longest wait between dials of a bootstrap address; these are tried for ever.
+pub const REDIAL_BOOTSTRAP_LAST: Duration = Duration::from_secs(15);
+/// Dials that are begun in one turn of discovery; the rest waits for the next.
+pub const DIALS_PER_TURN: usize = 8;
+/// Concurrent dials of one peer's addresses.
+pub const DIAL_CONCURRENCY: u8 = 4;
+/// How often discovery looks at what is missing.
+pub const DISCOVERY_TURN: Duration = Duration::from_millis(250);
+/// How often the table of peers is walked while there are few peers.
+pub const WALK_OFTEN: Duration = Duration::from_secs(1);
+/// How often it is walked while there are enough.
+pub const WALK_SELDOM: Duration = Duration::from_secs(30);
+/// The largest packet of the table's protocol; larger ones break the stream.
+pub const KAD_PACKET_MAX: usize = 16 * 1024;
+/// How long a walk may take.
+pub const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Records and providers that others may store here: none, the table is only for finding peers.
+pub const KAD_RECORDS_MAX: usize = 0;
+
+// ---- gossip -----------------------------------------------------------------------------------------------------------------------
+
+/// Gossip's heartbeat.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Heartbeats for which a message waits for its verdict; measured: 5 loses messages when validation takes seconds, 12 loses none.
+pub const HISTORY: usize = 12;
+/// Heartbeats whose messages are offered to peers outside the mesh.
+pub const HISTORY_GOSSIP: usize = 3;
+/// Verdicts later than this are told to nobody: gossip has forgotten the message.
+pub const VERDICT_WITHIN: Duration = Duration::from_secs(11);
+/// Messages whose verdict is open; more are ignored at once and counted as overflow.
+pub const OPEN_MESSAGES_MAX: usize = 16_384;
+/// Open messages that one peer delivered; more are ignored at once and counted as overflow.
+pub const OPEN_MESSAGES_PER_PEER: usize = 2_048;
+/// The largest gossip packet, many times a receipt; larger ones break the stream.
+pub const GOSSIP_PACKET_MAX: usize = 16 * 1024;
+/// Messages that wait to be sent to one peer; when it is full, new ones for that peer are dropped and it loses score as a slow one.
+pub const GOSSIP_QUEUE_PER_PEER: usize = 1_024;
+/// How long a message may wait in that queue.
+pub const GOSSIP_QUEUE_TIME: Duration = Duration::from_secs(5);
+/// How long the id of a message is remembered.
+pub const DUPLICATE_CACHE: Duration = Duration::from_secs(60);
+/// Messages in one gossip packet; the rest of a packet is not read.
+pub const GOSSIP_MESSAGES_PER_PACKET: usize = 256;
+/// Offers that are taken from one peer in a heartbeat.
+pub const IHAVE_PER_HEARTBEAT: usize = 10;
+/// Own publications that wait for a peer to take them; the oldest is given up (peers still get it by sync).
+pub const OUTBOX_MAX: usize = 4_096;
+/// How long a publication waits before it is given up.
+pub const OUTBOX_AGE: Duration = Duration::from_secs(180);
+
+// ---- sync -------------------------------------------------------------------------------------------------------------------------
+
+/// The largest question: a locator of 64 pairs.
+pub const QUERY_MAX: usize = 4 * 1024;
+/// The largest answer: 256 receipts with their heads, or 4,096 digests.
+pub const REPLY_MAX: usize = 512 * 1024;
+/// How long a question may take, both ways.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Questions of all peers that wait for this node's answer; more are dropped.
+pub const OPEN_ANSWERS_MAX: usize = 256;
+/// Questions of one peer that wait for an answer; more are dropped, and the peer counts as greedy.
+pub const OPEN_ANSWERS_PER_PEER: usize = 8;
+/// Own questions that wait for an answer; more fail at once.
+pub const OPEN_ASKS_MAX: usize = 512;
+/// Streams of the sync protocol on one connection; more are refused by the handler.
+pub const SYNC_STREAMS_PER_PEER: usize = 16;
+
+// ---- channels between the rooms of the process ----------------------------------------------------------------------------------
+
+/// Events on their way from the network to the loop. Full: gossip is ignored and counted as overflow, questions are dropped; comings and
+/// goings of peers and own questions' answers wait in the network task (bounded by connections and open questions).
+pub const NET_EVENTS: usize = 8_192;
+/// Commands on their way from the loop to the network. Full (the network task stands still): the command is dropped and counted.
+pub const NET_COMMANDS: usize = 16_384;
+/// Bytes that wait for a verifier. Full: gossip is ignored and counted as overflow, an answer fails.
+pub const VERIFIER_QUEUE: usize = 4_096;
+/// Verified receipts on their way to the loop. Full: verifiers wait, and their queue fills.
+pub const VERIFIER_RESULTS: usize = 1_024;
+/// Verdicts by bytes that verifiers remember; the oldest is forgotten.
+pub const VERIFIER_MEMO: usize = 16_384;
+/// Verifier threads at most.
+pub const VERIFIER_THREADS_MAX: usize = 4;
+/// Audits that wait for a device. Full: the engine is told that no device could do it.
+pub const AUDIT_QUEUE: usize = 4_096;
+/// Finished audits on their way to the loop. Full: auditors wait.
+pub const AUDIT_RESULTS: usize = 4_096;
+/// Hits on their way to the loop. Full: the miner waits, which is what it should do.
+pub const MINER_HITS: usize = 1_024;
+/// Drafts that wait for their signature; signing is 24 µs. Full: the draft is dropped and said in the log.
+pub const SIGN_QUEUE: usize = 1_024;
+/// Questions whose rows wait to be read from the store. Full: the question is dropped.
+pub const ANSWER_QUEUE: usize = 256;
+/// Batches that are given to the store and not flushed. Full: the loop stops taking new work until one is.
+pub const COMMITS_IN_FLIGHT: usize = 1_024;
+/// Words of the bridge on their way to the loop. Full: the bridge waits.
+pub const BRIDGE_WORDS: usize = 1_024;
+
+/// A page of receipts with CBOR heads and the reply's own stays below [`REPLY_MAX`].
+const _: () = assert!(256 * (RECEIPT_WIRE_MAX + 3) + 64 < REPLY_MAX);
+/// So does a full status.
+const _: () = assert!(tops_protocol::engine::EPOCHS_PER_STATUS * 12 + 256 < REPLY_MAX);
+/// A receipt fits into a gossip packet.
+const _: () = assert!(RECEIPT_WIRE_MAX + 256 < GOSSIP_PACKET_MAX);

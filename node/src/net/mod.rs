@@ -1,0 +1,7 @@
+//! The network: libp2p on one side, `Input` and `Output` on the other. It decides nothing about receipts.
+
+pub mod behaviour;
+pub mod codec;
+pub mod gate;
+pub mod limits;
+pub mod scoring;

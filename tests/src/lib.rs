@@ -1,1 +1,6 @@
-//! .
+//! The range: what the crates' own tests cannot see, because it takes many nodes or real processes.
+//!
+//! [`sim`] runs many real engines in virtual time under one seed. The programs beside it are a receiving aggregator and the testnet's
+//! conductor. Nothing in here is part of the product.
+
+pub mod sim;

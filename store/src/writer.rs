@@ -1,0 +1,148 @@
+//! The one thread that writes: it takes what has gathered, commits it as one group with one flush, and says so to each.
+//!
+//! ```text
+//! submit ─▶ queue (WRITER_QUEUE) ─▶ [batch, batch, …] ─▶ Store::commit ─▶ on_durable(Ok), in order
+//! ```
+//!
+//! After a fault nothing more is written: later batches build on those that failed. They get [`StoreFault::Stopped`], and the process should end.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use tops_protocol::engine::Op;
+
+use crate::{Store, StoreFault};
+
+/// Batches that wait for the writer. When full, [`Writer::submit`] blocks (back-pressure: the disk is the slowest) and [`Writer::try_submit`]
+/// hands the batch back.
+pub const WRITER_QUEUE: usize = 1_024;
+/// Most batches in a group; the rest wait for the next flush.
+pub const GROUP_BATCHES_MAX: usize = 256;
+/// A group takes no further batch once it has this many ops; one batch may have more.
+pub const GROUP_OPS_MAX: usize = 8_192;
+
+/// Told once when its batch is on the disk, or will never be. Runs on the writer's thread: send a message, do not work.
+pub type OnDurable = Box<dyn FnOnce(Result<(), StoreFault>) + Send>;
+
+struct Job {
+    batch: Vec<Op>,
+    done: OnDurable,
+}
+
+/// The queue was full; here it all is again.
+pub struct QueueFull {
+    /// What was to be written.
+    pub batch: Vec<Op>,
+    /// Who was to be told.
+    pub on_durable: OnDurable,
+}
+
+/// The writing thread's handle. Dropping it writes what waits, then joins.
+pub struct Writer {
+    queue: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    fault: Arc<Mutex<Option<StoreFault>>>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// [`StoreFault::Io`] when the system gives no thread.
+    pub fn start(store: Arc<dyn Store>) -> Result<Self, StoreFault> {
+        let (queue, jobs) = sync_channel(WRITER_QUEUE);
+        let fault = Arc::new(Mutex::new(None));
+        let shared = Arc::clone(&fault);
+        let thread = thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || write(&*store, &jobs, &shared))
+            .map_err(|e| StoreFault::Io { path: "store-writer".into(), action: "started", why: e.to_string() })?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), fault })
+    }
+
+    /// Queues a batch; waits when the queue is full. Batches are written in the order in which they were queued.
+    pub fn submit(&self, batch: Vec<Op>, on_durable: OnDurable) {
+        let Some(queue) = &self.queue else { return on_durable(Err(StoreFault::Stopped)) };
+        if let Err(refused) = queue.send(Job { batch, done: on_durable }) {
+            (refused.0.done)(Err(StoreFault::Stopped));
+        }
+    }
+
+    /// Queues a batch, or hands it back at once when the queue is full.
+    ///
+    /// # Errors
+    /// [`QueueFull`] with what was given.
+    pub fn try_submit(&self, batch: Vec<Op>, on_durable: OnDurable) -> Result<(), QueueFull> {
+        let Some(queue) = &self.queue else {
+            on_durable(Err(StoreFault::Stopped));
+            return Ok(());
+        };
+        match queue.try_send(Job { batch, done: on_durable }) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(job)) => Err(QueueFull { batch: job.batch, on_durable: job.done }),
+            Err(TrySendError::Disconnected(job)) => {
+                (job.done)(Err(StoreFault::Stopped));
+                Ok(())
+            }
+        }
+    }
+
+    /// The fault that stopped the writer, if one did.
+    pub fn fault(&self) -> Option<StoreFault> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes what waits and ends the thread; the fault, if there was one.
+    ///
+    /// # Errors
+    /// What [`Writer::fault`] says.
+    pub fn close(mut self) -> Result<(), StoreFault> {
+        self.join();
+        self.fault().map_or(Ok(()), Err)
+    }
+
+    fn join(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(StoreFault::Stopped);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+fn write(store: &dyn Store, jobs: &Receiver<Job>, fault: &Mutex<Option<StoreFault>>) {
+    let mut stopped = false;
+    while let Ok(first) = jobs.recv() {
+        if stopped {
+            (first.done)(Err(StoreFault::Stopped));
+            continue;
+        }
+        let (mut batches, mut waiting) = (Vec::new(), Vec::new());
+        let mut ops = 0;
+        let mut next = Some(first);
+        while let Some(job) = next.take() {
+            ops += job.batch.len();
+            batches.push(job.batch);
+            waiting.push(job.done);
+            if batches.len() < GROUP_BATCHES_MAX && ops < GROUP_OPS_MAX {
+                next = jobs.try_recv().ok();
+            }
+        }
+        let result = store.commit(&batches);
+        if let Err(what) = &result {
+            stopped = true;
+            *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.clone());
+        }
+        for done in waiting {
+            done(result.clone());
+        }
+    }
+}

@@ -118,7 +118,9 @@ impl SearchJob {
     pub fn check(&self) -> Result<(), DeviceFault> {
         let last = u64::from(self.count).checked_sub(1).and_then(|d| self.first_nonce.get().checked_add(d)).and_then(Nonce::new);
         if self.count > SEARCH_LIMIT || last.is_none() {
-            return Err(DeviceFault::Unsupported { what: format!("a search of {} attempts from nonce {}", self.count, self.first_nonce.get()) });
+            return Err(DeviceFault::Unsupported {
+                what: format!("a search of {} attempts from nonce {}", self.count, self.first_nonce.get()),
+            });
         }
         Ok(())
     }

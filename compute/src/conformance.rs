@@ -150,8 +150,17 @@ fn searches(backend: &dyn Backend, level: Level, shape: Shape, weights: &Weights
     for first in [0, (1 << 32) - u64::from(count / 2), draw.next() >> 12, last] {
         let Some(first_nonce) = Nonce::new(first) else { unreachable!("every first nonce above is below 2^53") };
         let one = draw.attempt(shape);
-        let job = SearchJob { prev_hash: one.prev_hash, miner: one.miner, timestamp: one.timestamp, shape, first_nonce, count, target: U256::MAX };
-        let all: Vec<(Nonce, Root)> = (0..count).filter_map(|i| job.attempt(i)).map(|attempt| (attempt.nonce, work::root(&attempt, weights))).collect();
+        let job = SearchJob {
+            prev_hash: one.prev_hash,
+            miner: one.miner,
+            timestamp: one.timestamp,
+            shape,
+            first_nonce,
+            count,
+            target: U256::MAX,
+        };
+        let all: Vec<(Nonce, Root)> =
+            (0..count).filter_map(|i| job.attempt(i)).map(|attempt| (attempt.nonce, work::root(&attempt, weights))).collect();
         let mut tickets: Vec<U256> = all.iter().map(|(_, root)| root.ticket()).collect();
         tickets.sort_unstable();
         let targets = [("all", U256::MAX), ("one", tickets[0]), ("none", tickets[0] - U256::from(1)), ("half", tickets[tickets.len() / 2])];
@@ -168,7 +177,8 @@ fn searches(backend: &dyn Backend, level: Level, shape: Shape, weights: &Weights
 
 /// One batch of attempts of several shapes keeps its order.
 fn mixed_shapes(backend: &dyn Backend, draw: &mut Draw) -> Result<(), Nonconformity> {
-    let shapes: Vec<Shape> = [(16, 256, 256), (32, 256, 256), (16, 256, 512)].into_iter().filter_map(|(m, n, k)| Shape::new(m, n, k)).collect();
+    let shapes: Vec<Shape> =
+        [(16, 256, 256), (32, 256, 256), (16, 256, 512)].into_iter().filter_map(|(m, n, k)| Shape::new(m, n, k)).collect();
     let attempts: Vec<Attempt> = (0..19).map(|i| draw.attempt(shapes[i % shapes.len()])).collect();
     let expected: Vec<Root> = attempts.iter().map(|attempt| work::root(attempt, &Weights::new(attempt.shape))).collect();
     same("a batch of several shapes", &expected, &ask("a batch of several shapes", || backend.roots(&attempts))?)
@@ -178,7 +188,15 @@ fn mixed_shapes(backend: &dyn Backend, draw: &mut Draw) -> Result<(), Nonconform
 fn stops(backend: &dyn Backend, draw: &mut Draw) -> Result<(), Nonconformity> {
     let one = draw.attempt(Shape::DEVNET);
     let (Some(first_nonce), Some(last_nonce)) = (Nonce::new(5), Nonce::new((1 << 53) - 1)) else { unreachable!("both are below 2^53") };
-    let job = SearchJob { prev_hash: one.prev_hash, miner: one.miner, timestamp: one.timestamp, shape: one.shape, first_nonce, count: 40, target: U256::MAX };
+    let job = SearchJob {
+        prev_hash: one.prev_hash,
+        miner: one.miner,
+        timestamp: one.timestamp,
+        shape: one.shape,
+        first_nonce,
+        count: 40,
+        target: U256::MAX,
+    };
     let stop = Stop::new();
     stop.stop();
     let report = ask("a stopped search", || backend.search(&job, &stop))?;
@@ -186,7 +204,9 @@ fn stops(backend: &dyn Backend, draw: &mut Draw) -> Result<(), Nonconformity> {
     let expected: Vec<_> =
         (0..report.attempts_done).filter_map(|i| job.attempt(i)).map(|attempt| (attempt.nonce, work::root(&attempt, &weights))).collect();
     same("a stopped search", &expected, &report.hits)?;
-    for (name, job) in [("past the last nonce", SearchJob { first_nonce: last_nonce, count: 2, ..job }), ("of nothing", SearchJob { count: 0, ..job })] {
+    for (name, job) in
+        [("past the last nonce", SearchJob { first_nonce: last_nonce, count: 2, ..job }), ("of nothing", SearchJob { count: 0, ..job })]
+    {
         let got = backend.search(&job, &Stop::new());
         if !matches!(got, Err(DeviceFault::Unsupported { .. })) {
             return Err(Nonconformity::Differs { case: format!("a search {name}"), expected: "a refusal".into(), got: format!("{got:?}") });
@@ -199,7 +219,9 @@ fn stops(backend: &dyn Backend, draw: &mut Draw) -> Result<(), Nonconformity> {
 fn first_version(backend: &dyn Backend, level: Level, draw: &mut Draw) -> Result<(), Nonconformity> {
     let sizes: &[(u32, u32, u32)] = match level {
         Level::Start | Level::Quick => &[(64, 64, 64), (128, 96, 160), (1, 1, 1), (7, 13, 29), (33, 257, 65)],
-        Level::Full => &[(64, 64, 64), (128, 96, 160), (1, 1, 1), (7, 13, 29), (33, 257, 65), (512, 512, 512), (1536, 1536, 1536), (1, 3001, 8191)],
+        Level::Full => {
+            &[(64, 64, 64), (128, 96, 160), (1, 1, 1), (7, 13, 29), (33, 257, 65), (512, 512, 512), (1536, 1536, 1536), (1, 3001, 8191)]
+        }
     };
     let mut attempts = Vec::new();
     for &(m, n, k) in sizes {

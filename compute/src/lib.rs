@@ -4,6 +4,8 @@
 //! stays in this crate and in the kernels' crate. It knows nothing of receipts, peers, stores or the chain.
 
 pub mod backend;
+pub mod bundle;
 pub mod conformance;
 pub mod cpu;
 pub mod health;
+pub mod queue;

@@ -103,7 +103,8 @@ impl CpuBackend {
             name: crate::health::cpu_name().unwrap_or_else(|| std::env::consts::ARCH.into()),
             driver: crate::health::kernel_release().unwrap_or_else(|| std::env::consts::OS.into()),
             path: isa.name().into(),
-            code_digest: blake3::hash(format!("cpu {} {} {threads}", isa.name(), env!("CARGO_PKG_VERSION")).as_bytes()).to_hex()[..16].into(),
+            code_digest: blake3::hash(format!("cpu {} {} {threads}", isa.name(), env!("CARGO_PKG_VERSION")).as_bytes()).to_hex()[..16]
+                .into(),
             memory_bytes: crate::health::memory_bytes(),
             units: u32::try_from(threads).unwrap_or(u32::MAX),
             compute_capability: None,
@@ -196,7 +197,11 @@ impl CpuBackend {
                 return attempts.iter().flat_map(|one| self.group(&[*one], shape, &layers, &mut Scratch::default(), true)).collect();
             }
             let group = group_len(shape).min(attempts.len().div_ceil(self.threads));
-            attempts.par_chunks(group).map_init(Scratch::default, |scratch, group| self.group(group, shape, &layers, scratch, false)).flatten_iter().collect()
+            attempts
+                .par_chunks(group)
+                .map_init(Scratch::default, |scratch, group| self.group(group, shape, &layers, scratch, false))
+                .flatten_iter()
+                .collect()
         })
     }
 
@@ -262,7 +267,9 @@ impl Backend for CpuBackend {
                 let last = (first + group).min(count);
                 let attempts: Vec<Attempt> = (first..last).filter_map(|i| job.attempt(u32::try_from(i).ok()?)).collect();
                 let roots = self.group(&attempts, job.shape, &layers, &mut scratch, false);
-                hits.extend(attempts.iter().zip(roots).filter(|(_, root)| root.ticket() <= job.target).map(|(attempt, root)| (attempt.nonce, root)));
+                hits.extend(
+                    attempts.iter().zip(roots).filter(|(_, root)| root.ticket() <= job.target).map(|(attempt, root)| (attempt.nonce, root)),
+                );
                 done += attempts.len();
             }
             (hits, done)

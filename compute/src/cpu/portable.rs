@@ -53,16 +53,17 @@ pub(super) fn rows(job: &RowsJob<'_>, out: &mut [Line]) {
 }
 
 /// One step of four interleaved Xoshiro128++ streams, lane by lane.
-fn step(s: &mut [[u32; 4]; 4]) -> [u32; 4] {
-    let out = core::array::from_fn(|i| s[0][i].wrapping_add(s[3][i]).rotate_left(7).wrapping_add(s[0][i]));
-    for i in 0..4 {
-        let t = s[1][i] << 9;
-        s[2][i] ^= s[0][i];
-        s[3][i] ^= s[1][i];
-        s[1][i] ^= s[2][i];
-        s[0][i] ^= s[3][i];
-        s[2][i] ^= t;
-        s[3][i] = s[3][i].rotate_left(11);
+fn step([s0, s1, s2, s3]: &mut [[u32; 4]; 4]) -> [u32; 4] {
+    let mut out = [0; 4];
+    for ((((out, s0), s1), s2), s3) in out.iter_mut().zip(s0).zip(s1).zip(s2).zip(s3) {
+        *out = s0.wrapping_add(*s3).rotate_left(7).wrapping_add(*s0);
+        let t = *s1 << 9;
+        *s2 ^= *s0;
+        *s3 ^= *s1;
+        *s1 ^= *s2;
+        *s0 ^= *s3;
+        *s2 ^= t;
+        *s3 = s3.rotate_left(11);
     }
     out
 }

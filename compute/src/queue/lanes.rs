@@ -1,0 +1,465 @@
+//! The queue's state: a lane a device, the mining job they share, and the choices between them. Nothing here calls a device.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use tops_protocol::{Attempt, Nonce, Root};
+
+use super::jobs::{Job, JobFault, Place, Priority, Work};
+use super::{Found, HUNG_AFTER, LaneSpec, MINING_PATIENCE, MINING_SLICE, MiningJob, PORTION};
+use crate::backend::{Device, DeviceKind, ROOTS_LIMIT, SEARCH_LIMIT, SearchJob, Stop};
+
+/// What a GPU call costs beside its operations.
+const GPU_CALL: f64 = 0.5e-3;
+/// For how long a mining device is expected to keep urgent work waiting, before it was seen to.
+const FIRST_YIELD: f64 = 10e-3;
+/// Operations a second of the reference, wherever it runs: how much of it makes a portion.
+const REFERENCE_RATE: f64 = 5e9;
+/// Operations a second that a device is expected to do, before it was seen to.
+const FIRST_RATE: [(DeviceKind, f64); 3] = [(DeviceKind::Cpu, 2e10), (DeviceKind::Cuda, 1e14), (DeviceKind::OpenCl, 1e12)];
+
+/// A search that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MiningReport {
+    /// Which job it was for, with the first nonce of this search. When it has been replaced meanwhile, this is the old one.
+    pub job: MiningJob,
+    /// Which lane mined.
+    pub lane: usize,
+    /// Every hit, in the order of nonces.
+    pub hits: Vec<Found>,
+    /// Attempts done.
+    pub attempts: u32,
+    /// Attempts that the search was given: a receipt's `batch`.
+    pub batch: u32,
+    /// Wall time of the search.
+    pub elapsed: Duration,
+}
+
+/// A device and what it did since the queue was started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneReport {
+    /// The device.
+    pub device: Device,
+    /// Whether it mines.
+    pub mines: bool,
+    /// Why it gets no more work.
+    pub benched: Option<String>,
+    /// Whether its thread is stuck in the driver.
+    pub hung: bool,
+    /// Attempts mined.
+    pub mined: u64,
+    /// Operations mined.
+    pub mined_ops: u128,
+    /// Hits.
+    pub hits: u64,
+    /// Roots computed for urgent jobs.
+    pub checked: u64,
+    /// Jobs waiting.
+    pub queued: usize,
+    /// Attempts a search.
+    pub batch: u32,
+    /// Time that the device itself computed.
+    pub busy: Duration,
+    /// Time since the start.
+    pub wall: Duration,
+}
+
+/// What a lane is to do next.
+pub(super) enum Task {
+    Urgent { place: Place, work: Work },
+    Mine { job: SearchJob, stop: Stop },
+}
+
+/// What a lane is doing.
+pub(super) enum Running {
+    /// Each job with how many of its attempts are in the call.
+    Urgent(Vec<(Job, usize)>),
+    Mining {
+        generation: u64,
+        first: u64,
+        count: u32,
+        stop: Stop,
+        /// Work of this priority or a lesser one does not interrupt it.
+        yields_to: Option<Priority>,
+        asked_at: Option<Instant>,
+    },
+}
+
+pub(super) struct Lane {
+    kind: DeviceKind,
+    mines: bool,
+    jobs: [VecDeque<Job>; 4],
+    pub(super) running: Option<(Running, Instant)>,
+    pub(super) benched: Option<String>,
+    pub(super) hung: bool,
+    /// Operations a second, moving average.
+    rate: f64,
+    /// Seconds from asking a search to stop to its return, moving average.
+    yields_in: f64,
+    /// Attempts a search.
+    pub(super) batch: u32,
+    /// Attempts a call that its memory is known to hold.
+    pub(super) call_limit: usize,
+    /// Urgent work since it last mined.
+    urgent_since_mining: Duration,
+    mined: u64,
+    mined_ops: u128,
+    hits: u64,
+    checked: u64,
+    busy: Duration,
+}
+
+struct Mining {
+    job: MiningJob,
+    next: u64,
+    /// Ranges given back by interrupted or failed searches: at most a few a lane, since a lane takes one before it can leave one.
+    left: Vec<(u64, u32)>,
+}
+
+pub(super) struct State {
+    pub(super) lanes: Vec<Lane>,
+    mining: Option<Mining>,
+    generation: u64,
+    closed: bool,
+    started: Instant,
+}
+
+impl State {
+    pub(super) fn new(specs: &[LaneSpec]) -> Self {
+        let lanes = specs
+            .iter()
+            .map(|spec| Lane {
+                kind: spec.backend.device().kind,
+                mines: spec.mines,
+                jobs: Default::default(),
+                running: None,
+                benched: None,
+                hung: false,
+                rate: FIRST_RATE.iter().find(|(kind, _)| *kind == spec.backend.device().kind).map_or(1e10, |(_, rate)| *rate),
+                yields_in: FIRST_YIELD,
+                batch: spec.batch.unwrap_or(0),
+                call_limit: ROOTS_LIMIT,
+                urgent_since_mining: Duration::ZERO,
+                mined: 0,
+                mined_ops: 0,
+                hits: 0,
+                checked: 0,
+                busy: Duration::ZERO,
+            })
+            .collect();
+        Self { lanes, mining: None, generation: 0, closed: false, started: Instant::now() }
+    }
+
+    pub(super) fn closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Jobs of a priority that are queued or running.
+    pub(super) fn waiting(&self, priority: Priority) -> usize {
+        let running = |lane: &Lane| match &lane.running {
+            Some((Running::Urgent(jobs), _)) => jobs.iter().filter(|(job, _)| job.priority == priority).count(),
+            _ => 0,
+        };
+        self.lanes.iter().map(|lane| lane.jobs[priority as usize].len() + running(lane)).sum()
+    }
+
+    /// Puts a job into the lane that would finish it first, and interrupts that lane's mining. The job comes back when no lane takes it.
+    pub(super) fn route(&mut self, mut job: Job) -> Result<usize, Box<(Job, JobFault)>> {
+        if self.closed {
+            return Err(Box::new((job, JobFault::Closed)));
+        }
+        let fits = |(i, lane): &(usize, &Lane)| {
+            lane.benched.is_none() && job.tried & (1 << (i % 64)) == 0 && (job.place == Place::Any || lane.kind == DeviceKind::Cpu)
+        };
+        let best =
+            self.lanes.iter().enumerate().filter(fits).map(|(i, lane)| (i, lane.finishes_in(&job))).min_by(|a, b| a.1.total_cmp(&b.1));
+        let Some((at, _)) = best else {
+            let fault = job.no_device();
+            return Err(Box::new((job, fault)));
+        };
+        job.last_lane = at;
+        let lane = &mut self.lanes[at];
+        if let Some((Running::Mining { stop, yields_to, asked_at, .. }, _)) = &mut lane.running
+            && yields_to.is_none_or(|least| job.priority <= least)
+        {
+            stop.stop();
+            asked_at.get_or_insert_with(Instant::now);
+        }
+        lane.jobs[job.priority as usize].push_back(job);
+        Ok(at)
+    }
+
+    /// Replaces the mining job and interrupts what runs for the old one.
+    pub(super) fn replace_mining(&mut self, job: Option<MiningJob>) {
+        self.generation += 1;
+        self.mining = job.map(|job| Mining { job, next: job.first_nonce.get(), left: Vec::new() });
+        for lane in &mut self.lanes {
+            if let Some((Running::Mining { stop, .. }, _)) = &lane.running {
+                stop.stop();
+            }
+        }
+    }
+
+    /// Takes what a lane should do next; jobs that were cancelled are returned to be told so.
+    pub(super) fn next_task(
+        &mut self,
+        at: usize,
+        step: impl Fn(&MiningJob) -> u32,
+        target: Duration,
+        dropped: &mut Vec<Job>,
+    ) -> Option<Task> {
+        let lane = &mut self.lanes[at];
+        for jobs in &mut lane.jobs {
+            let (gone, kept): (Vec<_>, VecDeque<_>) = jobs.drain(..).partition_in(Job::cancelled);
+            *jobs = kept;
+            dropped.extend(gone);
+        }
+        let top = Priority::ALL.into_iter().find(|&p| !lane.jobs[p as usize].is_empty());
+        let may_mine = lane.mines && self.mining.is_some();
+        let starved = may_mine && lane.urgent_since_mining >= MINING_PATIENCE;
+        match top {
+            Some(top) if !(starved && top >= Priority::Alert) => Some(self.take_urgent(at, top)),
+            _ if may_mine => {
+                let slice = if top.is_some() { MINING_SLICE } else { target };
+                self.take_mining(at, step, slice, top.is_some().then_some(Priority::Head))
+            }
+            Some(top) => Some(self.take_urgent(at, top)),
+            None => None,
+        }
+    }
+
+    fn take_urgent(&mut self, at: usize, top: Priority) -> Task {
+        let lane = &mut self.lanes[at];
+        let first_place = lane.jobs[top as usize].front().map_or(Place::Any, |job| job.place);
+        let rate = if first_place == Place::Reference { REFERENCE_RATE } else { lane.rate };
+        let (budget, limit) = (rate * PORTION.as_secs_f64(), lane.call_limit);
+        let jobs = &mut lane.jobs[top as usize];
+        let mut taken: Vec<(Job, usize)> = Vec::new();
+        let (mut ops, mut len) = (0.0, 0);
+        let mut work: Option<Work> = None;
+        while let Some(job) = jobs.front() {
+            let joins = match (&work, &job.work) {
+                (None, _) => true,
+                (Some(_), _) if job.alone || taken.iter().any(|(taken, _)| taken.alone || taken.place != job.place) => false,
+                (Some(Work::V2(_)), Work::V2(_)) | (Some(Work::V1(_)), Work::V1(_)) => true,
+                _ => false,
+            };
+            if !joins || (len > 0 && ops >= budget) || len >= limit {
+                break;
+            }
+            let Some(job) = jobs.pop_front() else { break };
+            let from = job.roots.len();
+            let mut count = 0;
+            while count < job.left() && len < limit && (len == 0 || ops < budget) {
+                ops += match &job.work {
+                    Work::V2(attempts) => attempts[from + count].shape.ops(),
+                    Work::V1(attempts) => attempts[from + count].shape.ops(),
+                } as f64;
+                count += 1;
+                len += 1;
+            }
+            match (&mut work, &job.work) {
+                (Some(Work::V2(all)), Work::V2(attempts)) => all.extend_from_slice(&attempts[from..from + count]),
+                (Some(Work::V1(all)), Work::V1(attempts)) => all.extend_from_slice(&attempts[from..from + count]),
+                (_, Work::V2(attempts)) => work = Some(Work::V2(attempts[from..from + count].to_vec())),
+                (_, Work::V1(attempts)) => work = Some(Work::V1(attempts[from..from + count].to_vec())),
+            }
+            taken.push((job, count));
+        }
+        lane.running = Some((Running::Urgent(taken), Instant::now()));
+        Task::Urgent { place: first_place, work: work.unwrap_or(Work::V2(Vec::new())) }
+    }
+
+    fn take_mining(&mut self, at: usize, step: impl Fn(&MiningJob) -> u32, slice: Duration, yields_to: Option<Priority>) -> Option<Task> {
+        let (mining, lane) = (self.mining.as_mut()?, &mut self.lanes[at]);
+        let step = step(&mining.job).clamp(1, SEARCH_LIMIT);
+        lane.batch = lane.batch.max(step);
+        let wanted = if yields_to.is_some() {
+            let attempts = lane.rate * slice.as_secs_f64() / mining.job.shape.ops() as f64;
+            (attempts as u32).clamp(step, lane.batch)
+        } else {
+            lane.batch
+        };
+        let (first, count) = mining.take(wanted)?;
+        let (first_nonce, stop) = (Nonce::new(first)?, Stop::new());
+        let MiningJob { prev_hash, miner, timestamp, shape, target, .. } = mining.job;
+        let generation = self.generation;
+        lane.running = Some((Running::Mining { generation, first, count, stop: stop.clone(), yields_to, asked_at: None }, Instant::now()));
+        Some(Task::Mine { job: SearchJob { prev_hash, miner, timestamp, shape, first_nonce, count, target }, stop })
+    }
+
+    /// Gives nonces back that a search did not do, if their job still stands.
+    pub(super) fn give_back(&mut self, generation: u64, first: u64, count: u32) {
+        if let Some(mining) = self.mining.as_mut()
+            && generation == self.generation
+            && count > 0
+        {
+            mining.left.push((first, count));
+        }
+    }
+
+    /// All jobs of a lane, queued and running, and its mining range goes back.
+    pub(super) fn clear_lane(&mut self, at: usize) -> Vec<Job> {
+        let mut jobs: Vec<Job> = self.lanes[at].jobs.iter_mut().flat_map(|jobs| jobs.drain(..)).collect();
+        match self.lanes[at].running.take() {
+            Some((Running::Urgent(running), _)) => jobs.extend(running.into_iter().map(|(job, _)| job)),
+            Some((Running::Mining { generation, first, count, stop, .. }, _)) => {
+                stop.stop();
+                self.give_back(generation, first, count);
+            }
+            None => {}
+        }
+        jobs
+    }
+
+    /// No more work; every queued job comes back. What runs is finished by its lane.
+    pub(super) fn close(&mut self) -> Vec<Job> {
+        self.closed = true;
+        self.replace_mining(None);
+        self.lanes.iter_mut().flat_map(|lane| lane.jobs.iter_mut().flat_map(|jobs| jobs.drain(..)).collect::<Vec<_>>()).collect()
+    }
+
+    /// Lanes whose call has not come back for too long.
+    pub(super) fn hung(&mut self, now: Instant, can_hang: impl Fn(usize) -> bool) -> Vec<usize> {
+        let late = |lane: &Lane| lane.running.as_ref().is_some_and(|(_, since)| now.duration_since(*since) > HUNG_AFTER);
+        let hung: Vec<usize> =
+            (0..self.lanes.len()).filter(|&at| can_hang(at) && self.lanes[at].benched.is_none() && late(&self.lanes[at])).collect();
+        for &at in &hung {
+            self.lanes[at].hung = true;
+        }
+        hung
+    }
+
+    /// The reports; the device is the caller's to fill in.
+    pub(super) fn reports(&self) -> impl Iterator<Item = LaneReport> {
+        let wall = self.started.elapsed();
+        self.lanes.iter().map(move |lane| LaneReport {
+            device: Device {
+                kind: lane.kind,
+                index: 0,
+                name: String::new(),
+                driver: String::new(),
+                path: String::new(),
+                code_digest: String::new(),
+                memory_bytes: None,
+                units: 0,
+                compute_capability: None,
+                pci_address: None,
+                peak_int8_tops: None,
+            },
+            mines: lane.mines,
+            benched: lane.benched.clone(),
+            hung: lane.hung,
+            mined: lane.mined,
+            mined_ops: lane.mined_ops,
+            hits: lane.hits,
+            checked: lane.checked,
+            queued: lane.jobs.iter().map(VecDeque::len).sum(),
+            batch: lane.batch,
+            busy: lane.busy,
+            wall,
+        })
+    }
+}
+
+impl Mining {
+    /// At most `wanted` nonces that nobody else has; `None` when all 2^53 are used up.
+    fn take(&mut self, wanted: u32) -> Option<(u64, u32)> {
+        if let Some((first, count)) = self.left.pop() {
+            let taken = count.min(wanted);
+            if taken < count {
+                self.left.push((first + u64::from(taken), count - taken));
+            }
+            return Some((first, taken));
+        }
+        let room = tops_protocol::types::INTEGER_LIMIT.saturating_sub(self.next);
+        let count = wanted.min(u32::try_from(room).unwrap_or(u32::MAX));
+        let first = self.next;
+        self.next += u64::from(count);
+        (count > 0).then_some((first, count))
+    }
+}
+
+impl Lane {
+    /// Seconds until this lane would have done a job that came now.
+    fn finishes_in(&self, job: &Job) -> f64 {
+        let secs = |job: &Job| job.ops_left() / if job.place == Place::Reference { REFERENCE_RATE } else { self.rate };
+        let ahead: f64 = Priority::ALL.iter().filter(|&&p| p <= job.priority).flat_map(|&p| &self.jobs[p as usize]).map(secs).sum();
+        let running = match &self.running {
+            None => 0.0,
+            Some((Running::Mining { .. }, _)) => self.yields_in,
+            // A running job's later portions wait for what is more urgent than it.
+            Some((Running::Urgent(jobs), _)) => jobs.iter().map(|(job, _)| secs(job)).sum::<f64>(),
+        };
+        let call = if self.kind == DeviceKind::Cpu { 0.0 } else { GPU_CALL };
+        running + call + ahead + secs(job)
+    }
+
+    /// Learns from a call of urgent work; one of the reference (no `ops`) says nothing of the device. On a GPU a small call says more of
+    /// the call than of the device, so it only ever raises the estimate.
+    pub(super) fn learn_urgent(&mut self, ops: Option<f64>, len: usize, elapsed: Duration) {
+        self.urgent_since_mining += elapsed;
+        self.busy += elapsed;
+        self.checked += len as u64;
+        let Some(ops) = ops else { return };
+        let rate = ops / elapsed.as_secs_f64().max(1e-6);
+        if rate > self.rate || self.kind == DeviceKind::Cpu {
+            self.rate += 0.3 * (rate - self.rate);
+        }
+    }
+
+    /// Learns from a search: its rate, its batch, how soon it stops.
+    pub(super) fn learn_mining(&mut self, report: &Learned, target: Duration, step: u32) {
+        self.urgent_since_mining = Duration::ZERO;
+        self.mined += u64::from(report.done);
+        self.mined_ops += u128::from(report.done) * u128::from(report.ops_each);
+        self.hits += report.hits as u64;
+        self.busy += report.busy;
+        if let Some(asked) = report.asked_at {
+            self.yields_in += 0.3 * (asked.elapsed().as_secs_f64() - self.yields_in);
+        }
+        if report.done == 0 {
+            return;
+        }
+        let per_sec = f64::from(report.done) / report.elapsed.as_secs_f64().max(1e-6);
+        self.rate += 0.3 * (per_sec * report.ops_each as f64 - self.rate);
+        if report.full && report.done == self.batch {
+            // A batch grows at most fourfold a search, so that a first one that was lucky or cold does no harm.
+            let ideal = per_sec * target.as_secs_f64();
+            let off = ideal / f64::from(self.batch);
+            if !(0.8..=1.25).contains(&off) {
+                let next = (f64::from(self.batch) * off.clamp(0.25, 4.0) / f64::from(step)).round().max(1.0) * f64::from(step);
+                self.batch = (next as u32).clamp(step, SEARCH_LIMIT);
+            }
+        }
+    }
+}
+
+/// What a search taught.
+pub(super) struct Learned {
+    pub(super) done: u32,
+    pub(super) ops_each: u64,
+    pub(super) hits: usize,
+    pub(super) busy: Duration,
+    pub(super) elapsed: Duration,
+    pub(super) asked_at: Option<Instant>,
+    pub(super) full: bool,
+}
+
+/// `Iterator::partition` into the two kinds of collection that the queue uses.
+trait PartitionIn: Iterator<Item = Job> + Sized {
+    fn partition_in(self, out: impl Fn(&Job) -> bool) -> (Vec<Job>, VecDeque<Job>) {
+        let (mut gone, mut kept) = (Vec::new(), VecDeque::new());
+        for job in self {
+            if out(&job) { gone.push(job) } else { kept.push_back(job) }
+        }
+        (gone, kept)
+    }
+}
+
+impl<I: Iterator<Item = Job>> PartitionIn for I {}
+
+/// The hits of a search as attempts.
+pub(super) fn found(job: &MiningJob, lane: usize, hits: &[(Nonce, Root)]) -> Vec<Found> {
+    hits.iter().map(|&(nonce, root)| Found { attempt: Attempt { nonce, ..job.attempt(nonce) }, root, lane }).collect()
+}

@@ -39,15 +39,17 @@ pub fn seeds(range: std::ops::Range<u64>) -> Vec<u64> {
     }
 }
 
-/// Runs `check` for every seed; a failure names its seed and how to run it again.
+/// Runs `check` for every seed, also after one failed; says which failed and how to run each again.
 ///
 /// # Panics
 /// When a seed fails.
 pub fn for_seeds(range: std::ops::Range<u64>, check: impl Fn(u64)) {
+    let mut failed = Vec::new();
     for seed in seeds(range) {
-        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(seed))) {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(seed))).is_err() {
             eprintln!("seed {seed} fails; run it alone with {SEED_VARIABLE}={seed}");
-            std::panic::resume_unwind(panic);
+            failed.push(seed);
         }
     }
+    assert!(failed.is_empty(), "these seeds fail: {failed:?}");
 }

@@ -21,7 +21,8 @@ pub fn what_is_deep_is_delivered(world: &World) {
             let earns = receipt_from_wire(&share.wire).is_ok_and(|receipt| model.earns(&receipt.prev_hash));
             let times = world.delivered.get(&share.unit).and_then(|by| by.get(&i)).copied().unwrap_or(0);
             if earns && height + 1 >= share.epoch + bridge.depth {
-                assert!(times >= 1, "node {i} never delivered {} of epoch {} at height {height}", share.unit, share.epoch);
+                let row = snapshot.outbox.iter().find(|(unit, _, _)| *unit == share.unit);
+                assert!(times >= 1, "node {i} never delivered {} of epoch {} at height {height}: {row:?}", share.unit, share.epoch);
             }
             assert!(times <= 1 || died, "node {i} delivered {} {times} times", share.unit);
         }

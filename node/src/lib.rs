@@ -7,13 +7,20 @@
 //!
 //! The binary is a thin door to this library, so that tests can speak the wire and run nodes in process.
 
+pub mod auditor;
+pub mod bridge;
 pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod devices;
+pub mod driver;
+pub mod http;
 pub mod keys;
+pub mod miner;
 pub mod net;
 pub mod settings;
+pub mod shutdown;
 pub mod state;
 pub mod telemetry;
+pub mod verifier;

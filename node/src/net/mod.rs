@@ -1,7 +1,9 @@
 //! The network: libp2p on one side, `Input` and `Output` on the other. It decides nothing about receipts.
 
 pub mod behaviour;
+pub mod book;
 pub mod codec;
 pub mod gate;
 pub mod limits;
 pub mod scoring;
+pub mod task;

@@ -1,0 +1,520 @@
+//! The one loop: inputs in, engine, outputs out in order. It holds no rules and it never blocks.
+//!
+//! ```text
+//!   net, verifier, auditor, miner, bridge, time ──▶ Engine::handle ──▶ outputs, in order
+//!                                                       └─ Commit { batch, then } ──▶ store ──flushed──▶ then
+//! ```
+//!
+//! What must be durable first waits for its commit, and commits are flushed in order. Answers to peers wait for the commits before them too,
+//! since they name rows. Everything that could wait is a bounded channel to a thread of its own; when one is full, the engine hears "unable"
+//! or "failed", or a peer hears nothing. A fault of the store ends the node: it could promise nothing any more.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+use tops_protocol::engine::{Answer, AnswerId, AuditId, AuditOutcome, Engine, Input, Job, Note, Output, Peer, Reply, Verdict};
+use tops_protocol::{Millis, UnitId};
+use tops_store::{Store, StoreFault, Writer};
+use tracing::{debug, error, info, warn};
+
+use crate::auditor::Auditor;
+use crate::miner::Miner;
+use crate::net::codec::RawReply;
+use crate::net::limits::{ANSWER_QUEUE, BRIDGE_WORDS, COMMITS_IN_FLIGHT};
+use crate::net::task::{Answered, Net, NetCommand, NetEvent};
+use crate::state::{Event, NodeView, Rejection, Shared, count};
+use crate::verifier::{Task, Verified, Verifier};
+
+/// How often the engine is told the time.
+pub const TICK: Duration = Duration::from_millis(100);
+/// How often the view for people is renewed; a new head renews it at once.
+pub const VIEW_EVERY: Duration = Duration::from_millis(500);
+/// A loop that has not turned for so long is reported as an error.
+pub const STALL_ERROR: Duration = Duration::from_secs(30);
+/// How long the end waits for commits that are under way.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+
+/// The wall clock, made to never run backwards. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    /// Starts at the wall clock.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Milliseconds of Unix time; never less than before.
+    pub fn now(&self) -> Millis {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        Millis(self.0.fetch_max(wall, Ordering::Relaxed).max(wall))
+    }
+}
+
+/// A word of the bridge: the aggregator took a unit, or refused it for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivered {
+    /// Which.
+    pub unit: UnitId,
+    /// `false`: refused for good.
+    pub taken: bool,
+}
+
+/// What the loop is made of.
+pub struct Parts {
+    /// The mind.
+    pub engine: Engine,
+    /// The time.
+    pub clock: Clock,
+    /// What people see.
+    pub shared: Shared,
+    /// The network.
+    pub net: Net,
+    /// Signatures.
+    pub verifier: Verifier,
+    /// Their results.
+    pub verified: mpsc::Receiver<Verified>,
+    /// Audits.
+    pub auditor: Auditor,
+    /// Their results.
+    pub audited: mpsc::Receiver<(AuditId, AuditOutcome)>,
+    /// The miner; `None` for a light node.
+    pub miner: Option<(Miner, mpsc::Receiver<Input>)>,
+    /// The store, to answer peers from.
+    pub store: Arc<dyn Store>,
+    /// Its writer.
+    pub writer: Writer,
+    /// The bridge's words.
+    pub delivered: mpsc::Receiver<Delivered>,
+    /// Turns true when the node is to end.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// The channel for the bridge's words.
+pub fn bridge_words() -> (mpsc::Sender<Delivered>, mpsc::Receiver<Delivered>) {
+    mpsc::channel(BRIDGE_WORDS)
+}
+
+struct Driver {
+    engine: Engine,
+    clock: Clock,
+    shared: Shared,
+    commands: mpsc::Sender<NetCommand>,
+    verifier: Verifier,
+    auditor: Auditor,
+    miner: Option<Miner>,
+    /// A job that the miner's channel had no room for.
+    untold: Option<Option<Job>>,
+    writer: Writer,
+    desk: Desk,
+    /// What waits for each commit that is not flushed, oldest first.
+    then: VecDeque<Vec<Output>>,
+    flushed: mpsc::Sender<Result<(), StoreFault>>,
+    net_view: watch::Receiver<Arc<crate::net::task::NetView>>,
+    viewed: Instant,
+    nodes: usize,
+}
+
+/// Runs until `stop` or a fault of the store.
+///
+/// # Errors
+/// The store's fault; the node has stopped mining and gossiping by then.
+pub async fn run(parts: Parts) -> Result<(), StoreFault> {
+    let Parts { engine, clock, shared, net, verifier, mut verified, auditor, mut audited, miner, store, writer, mut delivered, mut stop } =
+        parts;
+    let Net { commands, mut events, view: net_view, task: net_task, peer_id: _ } = net;
+    let (miner, mut found) = match miner {
+        Some((miner, found)) => (Some(miner), found),
+        None => (None, mpsc::channel(1).1),
+    };
+    let (flushed, mut flushes) = mpsc::channel(COMMITS_IN_FLIGHT + 1);
+    let desk = Desk::start(store, commands.clone(), shared.clone())?;
+    let mut driver = Driver {
+        engine,
+        clock,
+        shared,
+        commands,
+        verifier,
+        auditor,
+        miner,
+        untold: None,
+        writer,
+        desk,
+        then: VecDeque::new(),
+        flushed,
+        net_view,
+        viewed: Instant::now(),
+        nodes: 0,
+    };
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut bridge_open = true;
+    let mut fault = None;
+    driver.view();
+    while !*stop.borrow() {
+        driver.shared.beat();
+        // Full of commits: nothing new is taken until one is flushed.
+        let room = driver.then.len() < COMMITS_IN_FLIGHT;
+        tokio::select! {
+            Some(flush) = flushes.recv() => match flush {
+                Ok(()) => driver.flushed(),
+                Err(e) => { fault = Some(e); break }
+            },
+            _ = ticks.tick() => driver.tick(room),
+            Some((audit, outcome)) = audited.recv(), if room => {
+                driver.auditor.finished(audit);
+                driver.input(Input::Audited { audit, outcome });
+            }
+            Some(found) = found.recv(), if room => driver.input(found),
+            Some(verified) = verified.recv(), if room => driver.verified(verified),
+            event = events.recv(), if room => match event {
+                Some(event) => driver.net(event),
+                None => break,
+            },
+            word = delivered.recv(), if room && bridge_open => match word {
+                Some(Delivered { unit, taken }) => driver.input(Input::Delivered { unit, taken }),
+                None => bridge_open = false,
+            },
+            _ = stop.changed() => {}
+        }
+    }
+    driver.shared.set_stopping();
+    if let Some(e) = &fault {
+        error!(error = %e, "the store failed: this node can promise nothing any more and stops");
+    }
+    driver.rest().await;
+    if fault.is_none() {
+        fault = driver.flush(&mut flushes).await;
+    }
+    // Threads that wait to hand over a result are let go by closing the channels; joining them blocks, so it happens elsewhere.
+    drop((verified, audited, found, events, delivered));
+    let Driver { verifier, auditor, writer, desk, commands, miner, .. } = driver;
+    drop(commands);
+    let closed = tokio::task::spawn_blocking(move || {
+        drop((miner, verifier, auditor, desk));
+        writer.close()
+    })
+    .await;
+    if net_task.await.is_err() {
+        error!("the network task has panicked");
+    }
+    match (fault, closed) {
+        (Some(fault), _) | (None, Ok(Err(fault))) => Err(fault),
+        (None, Ok(Ok(()))) => Ok(()),
+        (None, Err(_)) => Err(StoreFault::Stopped),
+    }
+}
+
+impl Driver {
+    // ---- inputs ---------------------------------------------------------------------------------------------------------------------
+
+    fn tick(&mut self, room: bool) {
+        if let Some(job) = self.untold.take() {
+            self.mine(job);
+        }
+        if room {
+            self.input(Input::Tick);
+        }
+        if self.viewed.elapsed() >= VIEW_EVERY {
+            self.view();
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.clock.now();
+        let outputs = self.engine.handle(input, now);
+        self.carry_out(outputs);
+    }
+
+    fn net(&mut self, event: NetEvent) {
+        match event {
+            NetEvent::Up { peer } => self.input(Input::PeerUp { peer }),
+            NetEvent::Down { peer } => self.input(Input::PeerDown { peer }),
+            NetEvent::Gossip { peer, message, topic, bytes } => {
+                if self.verifier.submit(Task::Gossip { peer, message, topic, bytes }).is_err() {
+                    count(&self.shared.counters().gossip_overflow);
+                    self.command(NetCommand::Verdict { message, verdict: Verdict::Ignore });
+                }
+            }
+            NetEvent::Asked { peer, answer, query } => self.input(Input::Ask { peer, answer, query }),
+            NetEvent::Replied { peer, ask, answered } => match answered {
+                Answered::With(raw) => {
+                    if self.verifier.submit(Task::Reply { peer, ask, raw }).is_err() {
+                        count(&self.shared.counters().sync_failed);
+                        self.input(Input::Reply { peer, ask, reply: Reply::Failed });
+                    }
+                }
+                Answered::Failed => {
+                    count(&self.shared.counters().sync_failed);
+                    self.input(Input::Reply { peer, ask, reply: Reply::Failed });
+                }
+                Answered::Invalid => {
+                    count(&self.shared.counters().sync_invalid);
+                    let detail = "an answer that breaks the protocol".to_owned();
+                    self.rejected("sync", "bad_reply", detail, Some(peer));
+                    self.input(Input::Reply { peer, ask, reply: Reply::Invalid });
+                }
+            },
+        }
+    }
+
+    fn verified(&mut self, verified: Verified) {
+        match verified {
+            Verified::Input(input) => self.input(input),
+            Verified::Reject { peer, message, fault } => {
+                self.rejected(fault.stage(), fault.label(), fault.to_string(), Some(peer));
+                self.command(NetCommand::Verdict { message, verdict: Verdict::Reject });
+            }
+            Verified::BadReply { peer, ask, fault } => {
+                count(&self.shared.counters().sync_invalid);
+                self.rejected(fault.stage(), fault.label(), fault.to_string(), Some(peer));
+                self.input(Input::Reply { peer, ask, reply: Reply::Invalid });
+            }
+        }
+    }
+
+    fn rejected(&self, stage: &'static str, reason: &'static str, detail: String, peer: Option<Peer>) {
+        let name = peer.and_then(|peer| {
+            let view = self.net_view.borrow();
+            view.peers.iter().find(|known| known.number == peer.0).map(|known| known.peer_id.clone())
+        });
+        debug!(stage, reason, detail, peer = name, "rejected");
+        self.shared.reject(Rejection { at: self.clock.now(), stage, reason, detail, peer: name, miner: None });
+    }
+
+    /// The oldest commit is durable.
+    fn flushed(&mut self) {
+        count(&self.shared.counters().commits);
+        if let Some(then) = self.then.pop_front() {
+            self.carry_out(then);
+        }
+    }
+
+    // ---- outputs --------------------------------------------------------------------------------------------------------------------
+
+    /// In their order. What an output gives rise to at once (a refused audit) is carried out after the rest.
+    fn carry_out(&mut self, outputs: Vec<Output>) {
+        let mut again = Vec::new();
+        for output in outputs {
+            match output {
+                Output::Verdict { message, verdict } => self.command(NetCommand::Verdict { message, verdict }),
+                Output::Publish { topic, receipt } => self.command(NetCommand::Publish { topic, bytes: receipt.wire().to_vec() }),
+                Output::Audit { audit, priority, attempt, claimed } => {
+                    if !self.auditor.audit(audit, priority, attempt, claimed) {
+                        again.push(Input::Audited { audit, outcome: AuditOutcome::Unable });
+                    }
+                }
+                Output::CancelAudit { audit } => self.auditor.cancel(audit),
+                Output::Commit { batch, then } => self.commit(batch, then),
+                Output::Sign { draft } => {
+                    if self.verifier.submit(Task::Sign { draft }).is_err() {
+                        warn!("a hit is lost: the signing queue is full");
+                    }
+                }
+                Output::Job(job) => self.mine(job),
+                Output::Ask { peer, ask, query } => {
+                    count(&self.shared.counters().sync_asked);
+                    if self.commands.try_send(NetCommand::Ask { peer, ask, query }).is_err() {
+                        again.push(Input::Reply { peer, ask, reply: Reply::Failed });
+                    }
+                }
+                Output::Answer { answer, with } => match self.then.back_mut() {
+                    // It names rows that may not be flushed yet.
+                    Some(waiting) => waiting.push(Output::Answer { answer, with }),
+                    None => self.answer(answer, with),
+                },
+                Output::Penalise { peer, fault } => self.command(NetCommand::Penalise { peer, fault }),
+                Output::Note(note) => self.note(&note),
+            }
+        }
+        for input in again {
+            self.input(input);
+        }
+    }
+
+    fn commit(&mut self, batch: Vec<tops_protocol::engine::Op>, then: Vec<Output>) {
+        let flushed = self.flushed.clone();
+        self.then.push_back(then);
+        let told = move |outcome| {
+            // One place for each commit in flight, so it fits; at the end nobody listens.
+            let _ = flushed.try_send(outcome);
+        };
+        // The writer's queue is as long as the number of commits in flight that the loop allows, so this does not wait.
+        self.writer.submit(batch, Box::new(told));
+    }
+
+    fn answer(&mut self, answer: AnswerId, with: Answer) {
+        match with {
+            Answer::Status(status) => self.command(NetCommand::Answer { answer, with: Some(RawReply::Status(status)) }),
+            Answer::Refused => self.command(NetCommand::Answer { answer, with: None }),
+            with => {
+                if !self.desk.submit(answer, with) {
+                    self.command(NetCommand::Answer { answer, with: None });
+                }
+            }
+        }
+    }
+
+    fn mine(&mut self, job: Option<Job>) {
+        if let Some(miner) = &self.miner
+            && !miner.mine(job)
+        {
+            self.untold = Some(job);
+        }
+    }
+
+    /// The network's channel is long; if it is full the network stands still, and nothing is lost that a peer or sync would not bring again.
+    fn command(&self, command: NetCommand) {
+        if self.commands.try_send(command).is_err() {
+            count(&self.shared.counters().publish_dropped);
+        }
+    }
+
+    fn note(&mut self, note: &Note) {
+        match note {
+            Note::Tip { root, height, undone: 0 } => info!(height = height.0, %root, "new head"),
+            Note::Tip { root, height, undone } => info!(height = height.0, %root, undone, "new head on another branch"),
+            Note::Accepted { unit, head, audited, age_ms, .. } => debug!(%unit, head, audited, age_ms, "accepted"),
+            Note::Acknowledged { unit, head } => info!(%unit, head, "own share is durable and public"),
+            Note::FalseRoot { miner, banned } => warn!(%miner, banned, "a receipt has a false root"),
+            Note::Refused { fault } => debug!(%fault, "refused"),
+            Note::FalseAlert => debug!("an alert is false"),
+            Note::Unaudited => debug!("no device could audit"),
+            Note::Confirmed { unit } => debug!(%unit, "confirmed"),
+            Note::LateHit => debug!("a hit came too late for its head"),
+        }
+        self.shared.note(note, self.clock.now());
+        if matches!(note, Note::Tip { .. }) {
+            self.view();
+        }
+    }
+
+    fn view(&mut self) {
+        self.viewed = Instant::now();
+        let net = self.net_view.borrow_and_update().clone();
+        let nodes = net.peers.len();
+        if nodes != self.nodes {
+            self.nodes = nodes;
+            self.shared.tell(Event::Peers { connected: nodes });
+        }
+        self.shared.publish(NodeView {
+            at: self.clock.now(),
+            engine: self.engine.view(),
+            peers: net.peers.clone(),
+            listening: net.listening.clone(),
+        });
+    }
+
+    // ---- the end --------------------------------------------------------------------------------------------------------------------
+
+    /// No more mining.
+    async fn rest(&mut self) {
+        if let Some(mut miner) = self.miner.take() {
+            // It waits for the running search to return.
+            if tokio::task::spawn_blocking(move || miner.stop()).await.is_err() {
+                error!("the miner's thread could not be ended");
+            }
+        }
+    }
+
+    /// Waits for the commits under way and carries out what waited for them: what is durable may still be published.
+    async fn flush(&mut self, flushes: &mut mpsc::Receiver<Result<(), StoreFault>>) -> Option<StoreFault> {
+        let until = tokio::time::Instant::now() + FLUSH_WITHIN;
+        while !self.then.is_empty() {
+            match tokio::time::timeout_at(until, flushes.recv()).await {
+                Ok(Some(Ok(()))) => self.flushed(),
+                Ok(Some(Err(fault))) => return Some(fault),
+                Ok(None) | Err(_) => {
+                    warn!(commits = self.then.len(), "the store did not flush in time");
+                    return None;
+                }
+            }
+        }
+        None
+    }
+}
+
+/// Reads the rows that answers name, on a thread of its own.
+struct Desk {
+    queue: Option<SyncSender<(AnswerId, Answer)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Desk {
+    fn start(store: Arc<dyn Store>, commands: mpsc::Sender<NetCommand>, shared: Shared) -> Result<Self, StoreFault> {
+        let (queue, asked) = sync_channel(ANSWER_QUEUE);
+        let thread = thread::Builder::new()
+            .name("answers".into())
+            .spawn(move || answers(&*store, &asked, &commands, &shared))
+            .map_err(|e| StoreFault::Io { path: "answers".into(), action: "started", why: e.to_string() })?;
+        Ok(Self { queue: Some(queue), thread: Some(thread) })
+    }
+
+    fn submit(&self, answer: AnswerId, with: Answer) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.try_send((answer, with)).is_ok())
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answers(store: &dyn Store, asked: &Receiver<(AnswerId, Answer)>, commands: &mpsc::Sender<NetCommand>, shared: &Shared) {
+    while let Ok((answer, with)) = asked.recv() {
+        let reply = match with {
+            Answer::Heads(roots) => store.head_wires(&roots).map(RawReply::Heads),
+            Answer::Shares { units, more } => store.share_wires(&units).map(|wires| RawReply::Shares { wires, more }),
+            Answer::Bans { miners, more } => store.ban_wires(&miners).map(|wires| RawReply::Bans { wires, more }),
+            Answer::Status(status) => Ok(RawReply::Status(status)),
+            Answer::Refused => continue,
+        };
+        let with = match reply {
+            Ok(reply) => Some(reply),
+            Err(fault) => {
+                count(&shared.counters().sync_refused);
+                warn!(%fault, "a question could not be answered from the store");
+                None
+            }
+        };
+        if commands.blocking_send(NetCommand::Answer { answer, with }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Says so when the loop stands still. Runs until the node stops.
+pub async fn watch_loop(shared: Shared) {
+    let mut reported = false;
+    while !shared.stopping() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let stalled = shared.since_beat() > STALL_ERROR;
+        if stalled && !reported {
+            error!(secs = shared.since_beat().as_secs(), "the node's loop does not turn");
+        }
+        reported = stalled;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_never_runs_backwards() {
+        let clock = Clock::new();
+        let before = clock.now();
+        clock.0.store(before.0 + 5_000, Ordering::Relaxed);
+        assert!(clock.now() >= before.plus(5_000), "the wall clock was set back");
+        assert!(clock.clone().now() >= before.plus(5_000));
+    }
+}

@@ -1,0 +1,258 @@
+//! Workers that turn bytes into receipts past stage 2, and drafts into signed receipts, off the loop.
+//!
+//! ```text
+//!   driver ──Task (bounded)──▶ verifier threads ──Verified (bounded)──▶ driver
+//! ```
+//!
+//! A signature costs about 60 µs and the same receipt comes many times (gossip, sync, alerts), so verdicts are remembered by the bytes. They
+//! know no chain: what passes here may still be nonsense, and what fails here is nonsense for everybody.
+
+use std::collections::HashMap;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::mpsc;
+use tops_protocol::engine::{AskId, Input, Message, Peer, Reply, Topic};
+use tops_protocol::error::{SemanticFault, StructuralFault};
+use tops_protocol::keys::SecretKey;
+use tops_protocol::verify::{Semantic, Structural};
+use tops_protocol::{Draft, NetworkSpec};
+
+use crate::net::codec::RawReply;
+use crate::net::limits::{VERIFIER_MEMO, VERIFIER_QUEUE, VERIFIER_RESULTS, VERIFIER_THREADS_MAX};
+use crate::state::{Shared, count};
+
+/// Why bytes are no receipt of this network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Stage 1.
+    #[error(transparent)]
+    Structural(#[from] StructuralFault),
+    /// Stage 2.
+    #[error(transparent)]
+    Semantic(#[from] SemanticFault),
+}
+
+impl Fault {
+    /// The stage's name.
+    pub fn stage(&self) -> &'static str {
+        match self {
+            Self::Structural(_) => "structural",
+            Self::Semantic(_) => "semantic",
+        }
+    }
+    /// A short, stable word for counters.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Structural(fault) => match fault {
+                StructuralFault::TooLarge { .. } => "too_large",
+                StructuralFault::Malformed { .. } => "malformed",
+                StructuralFault::NotCanonical => "not_canonical",
+                StructuralFault::Network => "network",
+                StructuralFault::Shape | StructuralFault::ForeignShape => "shape",
+                StructuralFault::Kernel { .. } => "kernel",
+                StructuralFault::Text { .. } | StructuralFault::Hex { .. } | StructuralFault::Integer { .. } => "field",
+            },
+            Self::Semantic(fault) => match fault {
+                SemanticFault::Key => "key",
+                SemanticFault::Malformed | SemanticFault::HighS => "signature_form",
+                SemanticFault::Mismatch => "signature",
+            },
+        }
+    }
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Task {
+    /// Check a gossiped message.
+    Gossip {
+        /// Who brought it.
+        peer: Peer,
+        /// Which.
+        message: Message,
+        /// On which topic.
+        topic: Topic,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// Check the receipts of an answer.
+    Reply {
+        /// Who answered.
+        peer: Peer,
+        /// Which question.
+        ask: AskId,
+        /// The answer.
+        raw: RawReply,
+    },
+    /// Sign a draft of this node.
+    Sign {
+        /// What.
+        draft: Draft,
+    },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub enum Verified {
+    /// For the engine.
+    Input(Input),
+    /// A gossiped message that everybody rejects.
+    Reject {
+        /// Who brought it.
+        peer: Peer,
+        /// Which.
+        message: Message,
+        /// Why.
+        fault: Fault,
+    },
+    /// An answer with a receipt that everybody rejects. The engine gets [`Reply::Invalid`].
+    BadReply {
+        /// Who answered.
+        peer: Peer,
+        /// Which question.
+        ask: AskId,
+        /// Why.
+        fault: Fault,
+    },
+}
+
+/// Verdicts by the hash of the bytes, in two generations: when the younger one is full, the older one is forgotten.
+#[derive(Default)]
+struct Memo {
+    young: HashMap<[u8; 32], Result<Semantic, Fault>>,
+    old: HashMap<[u8; 32], Result<Semantic, Fault>>,
+}
+
+impl Memo {
+    fn get(&self, hash: &[u8; 32]) -> Option<Result<Semantic, Fault>> {
+        self.young.get(hash).or_else(|| self.old.get(hash)).cloned()
+    }
+    fn put(&mut self, hash: [u8; 32], verdict: Result<Semantic, Fault>) {
+        if self.young.len() >= VERIFIER_MEMO / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(hash, verdict);
+    }
+}
+
+struct Bench {
+    network: NetworkSpec,
+    key: Option<SecretKey>,
+    memo: Mutex<Memo>,
+    shared: Shared,
+}
+
+impl Bench {
+    fn check(&self, bytes: &[u8]) -> Result<Semantic, Fault> {
+        let structural = Structural::from_wire(bytes, &self.network)?;
+        let hash = *blake3::hash(bytes).as_bytes();
+        if let Some(verdict) = self.memo.lock().unwrap_or_else(PoisonError::into_inner).get(&hash) {
+            count(&self.shared.counters().signatures_memoised);
+            return verdict;
+        }
+        count(&self.shared.counters().signatures_checked);
+        let verdict = structural.semantic().map_err(Fault::from);
+        self.memo.lock().unwrap_or_else(PoisonError::into_inner).put(hash, verdict.clone());
+        verdict
+    }
+
+    fn all(&self, wires: &[Vec<u8>]) -> Result<Vec<Semantic>, Fault> {
+        wires.iter().map(|wire| self.check(wire)).collect()
+    }
+
+    fn reply(&self, raw: RawReply) -> Result<Reply, Fault> {
+        Ok(match raw {
+            RawReply::Status(status) => Reply::Status(status),
+            RawReply::Heads(heads) => Reply::Heads(self.all(&heads)?),
+            RawReply::Shares { wires, more } => Reply::Shares { receipts: self.all(&wires)?, more },
+            RawReply::Bans { wires, more } => Reply::Bans { receipts: self.all(&wires)?, more },
+        })
+    }
+
+    fn sign(&self, draft: Draft) -> Option<Input> {
+        let signature = self.key.as_ref()?.sign(&draft.prehash());
+        let receipt = draft.with_signature(signature);
+        match self.check(&receipt.to_wire()) {
+            Ok(receipt) => Some(Input::Signed { receipt }),
+            Err(fault) => {
+                tracing::error!(%fault, "a receipt of this node does not pass its own check: this is a bug, please report it");
+                None
+            }
+        }
+    }
+
+    fn work(&self, task: Task) -> Option<Verified> {
+        match task {
+            Task::Gossip { peer, message, topic, bytes } => Some(match self.check(&bytes) {
+                Ok(receipt) => Verified::Input(Input::Gossip { peer, message, topic, receipt }),
+                Err(fault) => Verified::Reject { peer, message, fault },
+            }),
+            Task::Reply { peer, ask, raw } => Some(match self.reply(raw) {
+                Ok(reply) => Verified::Input(Input::Reply { peer, ask, reply }),
+                Err(fault) => Verified::BadReply { peer, ask, fault },
+            }),
+            Task::Sign { draft } => self.sign(draft).map(Verified::Input),
+        }
+    }
+}
+
+/// The threads. Dropping it ends them once they have finished what they hold, if the results' reader is gone or reads on.
+pub struct Verifier {
+    tasks: Option<SyncSender<Task>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Verifier {
+    /// Starts the threads; `key` signs this node's drafts.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(network: NetworkSpec, key: Option<SecretKey>, shared: Shared) -> std::io::Result<(Self, mpsc::Receiver<Verified>)> {
+        let (tasks, queue) = sync_channel(VERIFIER_QUEUE);
+        let (results, verified) = mpsc::channel(VERIFIER_RESULTS);
+        let (queue, bench) = (Arc::new(Mutex::new(queue)), Arc::new(Bench { network, key, memo: Mutex::default(), shared }));
+        let count = thread::available_parallelism().map_or(1, |n| n.get() / 2).clamp(1, VERIFIER_THREADS_MAX);
+        let threads = (0..count)
+            .map(|i| {
+                let (queue, bench, results) = (Arc::clone(&queue), Arc::clone(&bench), results.clone());
+                thread::Builder::new().name(format!("verifier-{i}")).spawn(move || run(&queue, &bench, &results))
+            })
+            .collect::<std::io::Result<_>>()?;
+        Ok((Self { tasks: Some(tasks), threads }, verified))
+    }
+
+    /// Queues a task, or gives it back when the queue is full.
+    #[expect(clippy::result_large_err, reason = "the task itself comes back")]
+    pub fn submit(&self, task: Task) -> Result<(), Task> {
+        match &self.tasks {
+            Some(tasks) => tasks.try_send(task).map_err(|refused| match refused {
+                TrySendError::Full(task) | TrySendError::Disconnected(task) => task,
+            }),
+            None => Err(task),
+        }
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.tasks = None;
+        for thread in self.threads.drain(..) {
+            // A panicked one has been reported by its panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(queue: &Mutex<Receiver<Task>>, bench: &Bench, results: &mpsc::Sender<Verified>) {
+    loop {
+        let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(task) = task else { return };
+        if let Some(verified) = bench.work(task)
+            && results.blocking_send(verified).is_err()
+        {
+            return;
+        }
+    }
+}

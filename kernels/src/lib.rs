@@ -10,3 +10,4 @@
 
 pub mod cuda;
 mod digests;
+pub mod opencl;

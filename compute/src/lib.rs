@@ -7,5 +7,8 @@ pub mod backend;
 pub mod bundle;
 pub mod conformance;
 pub mod cpu;
+pub mod cuda;
 pub mod health;
 pub mod queue;
+pub mod select;
+pub mod tune;

@@ -1,0 +1,187 @@
+//! From an operator's choice to the devices that work, with a reason for each one passed over.
+//!
+//! The CPU is always among them, also when it does not mine: hits are recomputed there before they are signed, and small audits end up
+//! there when that is sooner. A device that two drivers show is taken once, by the faster of them.
+
+use std::sync::Arc;
+
+use crate::backend::{Backend, DeviceFault, DeviceKind, PassedOver, Probe};
+use crate::cpu::CpuBackend;
+use crate::cuda;
+
+/// What `--backend` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Choice {
+    /// GPUs where there are any, otherwise the CPU.
+    #[default]
+    Auto,
+    /// Devices of one kind.
+    Only(DeviceKind),
+}
+
+/// What the operator wants.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted<'a> {
+    /// Which kind.
+    pub choice: Choice,
+    /// Which numbers of that kind (`--devices`); all when absent. The CPU has one number, 0.
+    pub devices: Option<&'a [u32]>,
+    /// CPU threads; one a core when absent.
+    pub threads: Option<usize>,
+}
+
+/// A device that works.
+pub struct Selected {
+    /// The device.
+    pub backend: Arc<dyn Backend>,
+    /// Whether it is to mine, or only to check.
+    pub mines: bool,
+}
+
+/// What there is to work with.
+pub struct Selection {
+    /// At least one that mines, and the CPU.
+    pub devices: Vec<Selected>,
+    /// Everything else that was seen.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// Why there is nothing to work with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectFault {
+    /// Nothing of the wanted kind can be used.
+    #[error("no {kind} device can be used ({reasons}); `tops-node devices` tells more")]
+    Nothing {
+        /// What was wanted.
+        kind: String,
+        /// Why each was passed over.
+        reasons: String,
+    },
+    /// A number that no device of that kind has.
+    #[error("there is no {kind} device {index}; `tops-node devices` lists them")]
+    NoSuchDevice {
+        /// The kind.
+        kind: DeviceKind,
+        /// The number.
+        index: u32,
+    },
+    /// Not even the CPU's threads could be started.
+    #[error("the CPU cannot be used: {0}")]
+    Cpu(#[from] DeviceFault),
+}
+
+/// The kinds that this build drives, the fastest first.
+pub fn kinds() -> Vec<DeviceKind> {
+    let mut kinds = vec![DeviceKind::Cuda];
+    if cfg!(feature = "opencl") {
+        kinds.push(DeviceKind::OpenCl);
+    }
+    kinds.push(DeviceKind::Cpu);
+    kinds
+}
+
+/// Looks for devices of one kind, GPUs with their start-up self-check.
+pub fn probe(kind: DeviceKind, devices: Option<&[u32]>, threads: Option<usize>) -> Probe {
+    let pass = |reason: String| Probe { found: Vec::new(), passed_over: vec![PassedOver { kind, index: None, name: None, reason }] };
+    match kind {
+        DeviceKind::Cuda => cuda::probe(devices),
+        DeviceKind::OpenCl => opencl(devices, pass),
+        DeviceKind::Cpu => match CpuBackend::new(threads) {
+            Ok(cpu) => Probe { found: vec![Arc::new(cpu)], passed_over: Vec::new() },
+            Err(fault) => pass(fault.to_string()),
+        },
+    }
+}
+
+fn opencl(_devices: Option<&[u32]>, pass: impl Fn(String) -> Probe) -> Probe {
+    pass("this build has no OpenCL: build it with `--features opencl`".into())
+}
+
+/// Chooses. With `Auto` it only fails when the CPU itself cannot be used.
+pub fn select(wanted: &Wanted<'_>) -> Result<Selection, SelectFault> {
+    let cpu: Arc<dyn Backend> = Arc::new(CpuBackend::new(wanted.threads)?);
+    let mut passed_over = Vec::new();
+    let mut gpus: Vec<Arc<dyn Backend>> = Vec::new();
+    for kind in kinds().into_iter().filter(|&kind| kind != DeviceKind::Cpu) {
+        if wanted.choice == Choice::Auto || wanted.choice == Choice::Only(kind) {
+            let probe = probe(kind, wanted.devices, wanted.threads);
+            passed_over.extend(probe.passed_over);
+            for found in probe.found {
+                match doubled(&gpus, &*found, wanted.choice) {
+                    None => gpus.push(found),
+                    Some(reason) => passed_over.push(PassedOver {
+                        kind,
+                        index: Some(found.device().index),
+                        name: Some(found.device().name.clone()),
+                        reason,
+                    }),
+                }
+            }
+        }
+    }
+    // With `Auto`, numbers are those of the best kind that was found.
+    if wanted.choice == Choice::Auto
+        && wanted.devices.is_some()
+        && let Some(best) = gpus.first().map(|gpu| gpu.device().kind)
+    {
+        gpus.retain(|gpu| gpu.device().kind == best);
+    }
+    let kind = match wanted.choice {
+        Choice::Auto => gpus.first().map_or(DeviceKind::Cpu, |gpu| gpu.device().kind),
+        Choice::Only(kind) => kind,
+    };
+    let cpu_mines = kind == DeviceKind::Cpu;
+    if !cpu_mines && gpus.is_empty() {
+        let reasons: Vec<String> = passed_over.iter().filter(|p| p.kind == kind).map(|p| p.reason.clone()).collect();
+        let reasons = if reasons.is_empty() { "this build does not drive any".into() } else { reasons.join("; ") };
+        return Err(SelectFault::Nothing { kind: kind.to_string(), reasons });
+    }
+    for &index in wanted.devices.unwrap_or_default() {
+        let there = if cpu_mines { index == 0 } else { gpus.iter().any(|gpu| gpu.device().index == index) };
+        if !there {
+            return Err(SelectFault::NoSuchDevice { kind, index });
+        }
+    }
+    let mut devices: Vec<Selected> = gpus.into_iter().map(|backend| Selected { backend, mines: true }).collect();
+    devices.push(Selected { backend: cpu, mines: cpu_mines });
+    Ok(Selection { devices, passed_over })
+}
+
+/// Why a device need not be taken: another driver shows the same one. OpenCL devices that are a CPU are taken only when asked for.
+fn doubled(taken: &[Arc<dyn Backend>], found: &dyn Backend, choice: Choice) -> Option<String> {
+    let device = found.device();
+    if device.kind != DeviceKind::OpenCl || choice != Choice::Auto {
+        return None;
+    }
+    if device.path.contains("cpu") {
+        return Some("it is a CPU, which the cpu backend drives better".into());
+    }
+    let same = |other: &&Arc<dyn Backend>| match (&other.device().pci_address, &device.pci_address) {
+        (Some(a), Some(b)) => a == b,
+        _ => other.device().name == device.name,
+    };
+    taken.iter().find(same).map(|other| format!("{} is the same device", other.device().label()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_mines_where_it_is_chosen_and_is_always_there() {
+        let chosen = select(&Wanted { choice: Choice::Only(DeviceKind::Cpu), devices: Some(&[0]), threads: Some(2) }).unwrap();
+        assert_eq!(chosen.devices.len(), 1);
+        assert!(chosen.devices[0].mines);
+        assert_eq!(chosen.devices[0].backend.device().units, 2);
+        let auto = select(&Wanted::default()).unwrap();
+        assert_eq!(auto.devices.iter().filter(|d| d.backend.device().kind == DeviceKind::Cpu).count(), 1);
+        assert!(auto.devices.iter().any(|d| d.mines));
+        assert!(auto.passed_over.iter().all(|p| !p.reason.is_empty()));
+    }
+
+    #[test]
+    fn a_number_that_is_not_there_is_a_sentence() {
+        let fault = select(&Wanted { choice: Choice::Only(DeviceKind::Cpu), devices: Some(&[0, 7]), threads: Some(1) }).err().unwrap();
+        assert_eq!(fault, SelectFault::NoSuchDevice { kind: DeviceKind::Cpu, index: 7 });
+    }
+}

@@ -34,7 +34,7 @@ use crate::backend::{Device, DeviceFault, DeviceKind, PassedOver, Probe};
 /// How long a wait may last: far above any launch, which is made for milliseconds, and above the longest single attempt on a slow card.
 const HUNG_AFTER: Duration = Duration::from_secs(20);
 /// How long a wait sleeps between looks, and for how long it looks without sleeping: short waits are audits, which somebody waits for.
-const NAP: Duration = Duration::from_micros(50);
+const NAP: Duration = Duration::from_micros(100);
 const AWAKE: Duration = Duration::from_micros(200);
 
 /// Looks for CUDA devices: all of them, or those with the numbers given. Each that is found has passed its start-up self-check.
@@ -250,9 +250,8 @@ impl Card {
     fn queue_download(&self, from: &Buffer, to: &mut HostBuffer) -> Result<(), DeviceFault> {
         let bytes = from.bytes.min(to.bytes);
         // SAFETY: both ends hold `bytes`. The host end is page-locked and stays allocated: dropping it waits for the device, unless that is dead.
-        let copied = unsafe {
-            sys::cuMemcpyDtoHAsync_v2(to.address.cast::<c_void>(), from.address, bytes, self.stream.cu_stream()).result()
-        };
+        let copied =
+            unsafe { sys::cuMemcpyDtoHAsync_v2(to.address.cast::<c_void>(), from.address, bytes, self.stream.cu_stream()).result() };
         self.check("cuMemcpyDtoHAsync", copied)
     }
 
@@ -292,15 +291,13 @@ impl Card {
         let addresses: Vec<u64> = call.args.iter().map(|arg| if let Arg::Buffer(buffer) = arg { buffer.address } else { 0 }).collect();
         let mut params: Vec<*mut c_void> = Vec::with_capacity(call.args.len());
         for (at, arg) in call.args.iter().enumerate() {
-            params.push(match arg {
-                Arg::Word(word) => std::ptr::from_ref(word).cast_mut().cast(),
-                Arg::Target(words) => words.as_ptr().cast_mut().cast(),
-                Arg::Buffer(_) => std::ptr::from_ref(&addresses[at]).cast_mut().cast(),
-                Arg::Map { .. } => std::ptr::from_ref(&maps[at]).cast_mut().cast(),
-            });
-            if let (Arg::Map { .. }, Some(map)) = (arg, &maps[at]) {
-                params[at] = std::ptr::from_ref(map).cast_mut().cast();
-            }
+            let param: *const c_void = match (arg, &maps[at]) {
+                (Arg::Word(word), _) => std::ptr::from_ref(word).cast(),
+                (Arg::Target(words), _) => words.as_ptr().cast(),
+                (Arg::Map { .. }, Some(map)) => std::ptr::from_ref(map).cast(),
+                (Arg::Buffer(_) | Arg::Map { .. }, _) => std::ptr::from_ref(&addresses[at]).cast(),
+            };
+            params.push(param.cast_mut());
         }
         // SAFETY: `launch` builds each call from the entry point's documented parameters; every buffer was found large enough above; the
         // driver copies the parameters before it returns. Buffers outlive the kernel: their drop waits for the device.
@@ -478,7 +475,11 @@ fn load(context: &Arc<CudaContext>, image: Image, shared_memory: u32) -> Result<
             if entry == Entry::ProductMmaWide {
                 continue;
             }
-            return Err(format!("{} needs {} bytes of shared memory a block, and there are {shared_memory}", entry.name(), entry.shared_bytes()));
+            return Err(format!(
+                "{} needs {} bytes of shared memory a block, and there are {shared_memory}",
+                entry.name(),
+                entry.shared_bytes()
+            ));
         }
         let function = module.load_function(entry.name()).map_err(|error| format!("{}: {}", entry.name(), words(error)))?;
         if let bytes @ 1.. = i32::try_from(entry.shared_bytes()).unwrap_or(0) {

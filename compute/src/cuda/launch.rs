@@ -13,7 +13,11 @@ pub(super) enum Arg<'a> {
     Buffer(&'a Buffer),
     Target([u32; 8]),
     /// A row-major byte matrix for TMA.
-    Map { buffer: &'a Buffer, columns: usize, rows: usize },
+    Map {
+        buffer: &'a Buffer,
+        columns: usize,
+        rows: usize,
+    },
 }
 
 /// A kernel to launch.
@@ -43,7 +47,8 @@ pub(super) struct Product {
 }
 
 fn grid(items: usize, each: usize) -> u32 {
-    u32::try_from(items.div_ceil(each).max(1)).unwrap_or_else(|_| unreachable!("launches are bounded by scratch memory, far below 2^32 blocks"))
+    u32::try_from(items.div_ceil(each).max(1))
+        .unwrap_or_else(|_| unreachable!("launches are bounded by scratch memory, far below 2^32 blocks"))
 }
 
 fn word(value: usize) -> Arg<'static> {
@@ -143,12 +148,7 @@ pub(super) fn tickets<'a>(buffers: TicketBuffers<'a>, attempts: usize, m: u32, n
             Arg::Buffer(hits),
             word(capacity),
         ],
-        needs: vec![
-            (seeds, attempts * 32),
-            (cvs, attempts * chunks as usize * 32),
-            (roots, attempts * 32),
-            (hits, hits_bytes(capacity)),
-        ],
+        needs: vec![(seeds, attempts * 32), (cvs, attempts * chunks as usize * 32), (roots, attempts * 32), (hits, hits_bytes(capacity))],
     }
 }
 

@@ -268,7 +268,7 @@ fn repeatable(batches: &[(Vec<Op>, u64, u64)]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn memory_random_ops_match_the_model(batches in proptest::collection::vec(any_batch(), 1..8).prop_filter("repeatable", |b| repeatable(b))) {
         random_ops::<MemoryDisk>(batches);
@@ -276,7 +276,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn sled_random_ops_match_the_model(batches in proptest::collection::vec(any_batch(), 1..8).prop_filter("repeatable", |b| repeatable(b))) {
         random_ops::<TempDir>(batches);

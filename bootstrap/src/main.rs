@@ -1,2 +1,41 @@
-//! .
-fn main() {}
+//! `tops-bootstrap`: a small, long-lived rendezvous of one network. It keeps the table of peers, says who it is, answers pings, tells others
+//! whether they can be reached, and relays a bounded number of connections for those that cannot.
+//!
+//! ```text
+//!   node A ──identify──▶ gate: table of peers ◀──"who is near?"── node B ──dials──▶ node A
+//! ```
+//!
+//! It takes no part in gossip, on purpose: it has no chain, so it could check no more than form and signature, and a signature costs a forger
+//! nothing. A gate that forwards what it cannot judge multiplies floods and loses its score for faults that it cannot see.
+
+mod gate;
+mod options;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::options::Options;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_new(&options.log_level).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(gate::run(options)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("tops-bootstrap: {e:#}");
+            ExitCode::from(3)
+        }
+    }
+}

@@ -15,5 +15,6 @@ pub fn run(layers: &Layers, json: bool) -> Result<Answer, Failure> {
     if config.waits_for_a_caller() {
         tracing::warn!("no --bootstrap: waiting for a peer to call; with --alone this node mines on its own chain until one does");
     }
-    Err(Failure::Usage("this build has no network yet: give a command".into()))
+    crate::run::run(config)?;
+    Ok(Answer::yes("stopped", serde_json::json!({ "stopped": true })))
 }

@@ -1,0 +1,340 @@
+//! The protocols of the gate, their bounds, and its one loop.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use futures::StreamExt;
+use libp2p::core::transport::ListenerId;
+use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits, identify, kad, memory_connection_limits, noise,
+    ping, relay, tcp, yamux,
+};
+use tracing::{debug, info, warn};
+
+use crate::options::{self, Options};
+
+/// Handshakes under way; more are refused before any cryptography.
+const PENDING_MAX: u32 = 128;
+/// Resident memory above which no connection is taken.
+const MEMORY_MAX: usize = 1 << 30;
+/// Streams of one connection; more are reset.
+const STREAMS_PER_CONNECTION: usize = 64;
+/// A connection that nothing uses is closed after so long; nodes come back when they need peers.
+const IDLE: Duration = Duration::from_secs(15 * 60);
+/// A peer that has not said who it is after so long is dropped.
+const IDENTIFY_WITHIN: Duration = Duration::from_secs(10);
+/// Addresses that are taken of one peer.
+const ADDRESSES_PER_PEER: usize = 8;
+/// The largest packet of the table's protocol.
+const KAD_PACKET_MAX: usize = 16 * 1024;
+/// Reservations for relayed connections, in all and of one peer; more are refused.
+const RESERVATIONS: (usize, usize) = (128, 2);
+/// Relayed connections, in all and of one peer; more are refused.
+const CIRCUITS: (usize, usize) = (64, 4);
+/// What one relayed connection may carry: enough to agree on a direct one.
+const CIRCUIT_BYTES: u64 = 1 << 20;
+/// How long one relayed connection may last.
+const CIRCUIT_TIME: Duration = Duration::from_secs(120);
+/// How often it looks at what took too long and tells how many are here.
+const TURN: Duration = Duration::from_secs(5);
+
+#[derive(NetworkBehaviour)]
+#[behaviour(to_swarm = "Event")]
+struct Behaviour {
+    memory: memory_connection_limits::Behaviour,
+    limits: connection_limits::Behaviour,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    autonat: autonat::Behaviour,
+    kad: kad::Behaviour<MemoryStore>,
+    relay: relay::Behaviour,
+}
+
+#[derive(Debug)]
+enum Event {
+    Identify(Box<identify::Event>),
+    Relay(relay::Event),
+    /// Nothing that the gate acts on.
+    Other,
+}
+
+impl From<Infallible> for Event {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+impl From<identify::Event> for Event {
+    fn from(event: identify::Event) -> Self {
+        Self::Identify(Box::new(event))
+    }
+}
+impl From<relay::Event> for Event {
+    fn from(event: relay::Event) -> Self {
+        Self::Relay(event)
+    }
+}
+impl From<ping::Event> for Event {
+    fn from(_: ping::Event) -> Self {
+        Self::Other
+    }
+}
+impl From<autonat::Event> for Event {
+    fn from(_: autonat::Event) -> Self {
+        Self::Other
+    }
+}
+impl From<kad::Event> for Event {
+    fn from(_: kad::Event) -> Self {
+        Self::Other
+    }
+}
+
+/// A name on the wire that holds the network's tag; nodes use the same ones.
+fn protocol(tag: &str, what: &str) -> anyhow::Result<StreamProtocol> {
+    StreamProtocol::try_from_owned(format!("/tops/{tag}/{what}")).map_err(|_| anyhow::anyhow!("a protocol's name is wrong"))
+}
+
+fn behaviour(local: PeerId, key: libp2p::identity::PublicKey, tag: &str, connections: u32) -> anyhow::Result<Behaviour> {
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_established(Some(connections))
+        .with_max_pending_incoming(Some(PENDING_MAX))
+        .with_max_pending_outgoing(Some(PENDING_MAX))
+        .with_max_established_per_peer(Some(2));
+    let identify = identify::Config::new(format!("/tops/{tag}/2"), key)
+        .with_agent_version(format!("tops-bootstrap/{}", env!("CARGO_PKG_VERSION")))
+        .with_push_listen_addr_updates(true)
+        .with_cache_size(0);
+    let autonat = autonat::Config { only_global_ips: false, max_peer_addresses: ADDRESSES_PER_PEER, ..Default::default() };
+    // Only addresses are kept: no records, no providers.
+    let records = MemoryStoreConfig { max_records: 0, max_value_bytes: 0, max_providers_per_key: 0, max_provided_keys: 0 };
+    let mut table = kad::Config::new(protocol(tag, "kad/2")?);
+    table
+        .set_max_packet_size(KAD_PACKET_MAX)
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
+        .set_query_timeout(Duration::from_secs(10));
+    let mut table = kad::Behaviour::with_config(local, MemoryStore::with_config(local, records), table);
+    table.set_mode(Some(kad::Mode::Server));
+    let (per_peer, minute) = (NonZeroU32::new(8).unwrap_or(NonZeroU32::MIN), Duration::from_secs(60));
+    let relay = relay::Config {
+        max_reservations: RESERVATIONS.0,
+        max_reservations_per_peer: RESERVATIONS.1,
+        max_circuits: CIRCUITS.0,
+        max_circuits_per_peer: CIRCUITS.1,
+        max_circuit_bytes: CIRCUIT_BYTES,
+        max_circuit_duration: CIRCUIT_TIME,
+        ..Default::default()
+    }
+    .reservation_rate_per_peer(per_peer, minute)
+    .circuit_src_per_peer(per_peer, minute);
+    Ok(Behaviour {
+        memory: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_MAX),
+        limits: connection_limits::Behaviour::new(limits),
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(15))),
+        autonat: autonat::Behaviour::new(local, autonat),
+        kad: table,
+        relay: relay::Behaviour::new(local, relay),
+    })
+}
+
+/// How far an address reaches: this machine 0, its neighbours 1, everywhere 2; `None` for one that cannot be dialled.
+fn reach(address: &Multiaddr) -> Option<u8> {
+    let ip = match address.iter().next()? {
+        Protocol::Ip4(ip) => std::net::IpAddr::V4(ip),
+        Protocol::Ip6(ip) => std::net::IpAddr::V6(ip),
+        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) => return Some(2),
+        _ => return None,
+    };
+    if ip.is_unspecified() || ip.is_multicast() {
+        return None;
+    }
+    let private = match ip {
+        std::net::IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || (v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
+        std::net::IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    };
+    Some(if ip.is_loopback() {
+        0
+    } else if private {
+        1
+    } else {
+        2
+    })
+}
+
+struct Visitor {
+    address: Multiaddr,
+    since: Instant,
+    identified: bool,
+}
+
+struct Gate {
+    swarm: Swarm<Behaviour>,
+    says: String,
+    kad: StreamProtocol,
+    visitors: HashMap<PeerId, Visitor>,
+    addresses: Vec<Multiaddr>,
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let network = options::network(&options.network)?;
+    let tag = network.tag().to_hex();
+    let key = options::identity(&options.key_file)?;
+    let local = key.public().to_peer_id();
+    let behaviour = behaviour(local, key.public(), &tag, options.connections)?;
+    let multiplexer = || {
+        let mut config = yamux::Config::default();
+        config.set_max_num_streams(STREAMS_PER_CONNECTION);
+        config
+    };
+    let builder = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexer)?
+        .with_quic()
+        .with_dns()
+        .context("the system's DNS settings cannot be read")?
+        .with_behaviour(|_| behaviour);
+    let swarm = match builder {
+        Ok(builder) => builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE)).build(),
+        Err(never) => match never {},
+    };
+    let mut gate =
+        Gate { swarm, says: format!("/tops/{tag}/2"), kad: protocol(&tag, "kad/2")?, visitors: HashMap::new(), addresses: Vec::new() };
+    let mut open: Vec<ListenerId> = Vec::new();
+    for address in &options.listen {
+        match gate.swarm.listen_on(address.clone()) {
+            Ok(listener) => open.push(listener),
+            Err(e) if matches!(address.iter().next(), Some(Protocol::Ip6(_))) => warn!(%address, error = %e, "not listening here"),
+            Err(e) => bail!("cannot listen on {address} ({e}): choose another address with --listen"),
+        }
+    }
+    for address in &options.external_address {
+        gate.swarm.add_external_address(address.clone());
+        gate.say(address.clone(), options.addr_file.as_deref())?;
+    }
+    info!(network = options.network, id = %network.id(), peer = %local, "the gate is open");
+    let mut turns = tokio::time::interval(TURN);
+    let mut stop = std::pin::pin!(stopped());
+    loop {
+        tokio::select! {
+            event = gate.swarm.select_next_some() => {
+                if let SwarmEvent::NewListenAddr { address, listener_id } = &event {
+                    debug!(?listener_id, %address, "listening");
+                    gate.say(address.clone(), options.addr_file.as_deref())?;
+                }
+                if let SwarmEvent::ListenerClosed { listener_id, reason, .. } = &event {
+                    open.retain(|listener| listener != listener_id);
+                    warn!(?reason, "no longer listening");
+                    if open.is_empty() {
+                        bail!("nothing is listened on any more");
+                    }
+                }
+                gate.on(event);
+            }
+            _ = turns.tick() => gate.turn(),
+            () = &mut stop => break,
+        }
+    }
+    info!("the gate is closed");
+    Ok(())
+}
+
+/// Resolves at the first signal; the next one ends the process, since nothing here needs a clean end.
+async fn stopped() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+impl Gate {
+    /// Tells where the gate is, on stdout and in the file, with its identity.
+    fn say(&mut self, address: Multiaddr, file: Option<&Path>) -> anyhow::Result<()> {
+        let local = *self.swarm.local_peer_id();
+        let address = address.with_p2p(local).unwrap_or_else(|address| address);
+        if self.addresses.contains(&address) {
+            return Ok(());
+        }
+        println!("{address}");
+        self.addresses.push(address);
+        let Some(file) = file else { return Ok(()) };
+        // Written aside and renamed, so that a reader never sees half of it.
+        let aside = file.with_extension("new");
+        let text: String = self.addresses.iter().map(|address| format!("{address}\n")).collect();
+        std::fs::write(&aside, text)
+            .and_then(|()| std::fs::rename(&aside, file))
+            .with_context(|| format!("{} cannot be written", file.display()))
+    }
+
+    fn on(&mut self, event: SwarmEvent<Event>) {
+        match event {
+            SwarmEvent::Behaviour(Event::Identify(event)) => {
+                if let identify::Event::Received { peer_id, info, .. } = *event {
+                    self.identified(peer_id, info);
+                }
+            }
+            SwarmEvent::Behaviour(Event::Relay(event)) => debug!(?event, "relay"),
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+                let address = endpoint.get_remote_address().clone();
+                self.visitors.entry(peer_id).or_insert_with(|| Visitor { address, since: Instant::now(), identified: false });
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
+                self.visitors.remove(&peer_id);
+            }
+            SwarmEvent::IncomingConnectionError { send_back_addr, error, .. } => {
+                debug!(%send_back_addr, %error, "a connection was not taken")
+            }
+            _ => {}
+        }
+    }
+
+    fn identified(&mut self, peer: PeerId, info: identify::Info) {
+        if info.protocol_version != self.says {
+            let says: String = info.protocol_version.chars().filter(char::is_ascii_graphic).take(64).collect();
+            info!(%peer, says, "sent away a peer of another network");
+            // It may have gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+            return;
+        }
+        let Some(visitor) = self.visitors.get_mut(&peer) else { return };
+        visitor.identified = true;
+        if !info.protocols.contains(&self.kad) {
+            return;
+        }
+        let heard = reach(&visitor.address).unwrap_or(2);
+        let usable = |address: &Multiaddr| {
+            reach(address).is_some_and(|reach| reach >= heard) && !address.iter().any(|part| part == Protocol::P2pCircuit)
+        };
+        for address in info.listen_addrs.into_iter().filter(usable).take(ADDRESSES_PER_PEER) {
+            self.swarm.behaviour_mut().kad.add_address(&peer, address);
+        }
+    }
+
+    fn turn(&mut self) {
+        let silent: Vec<_> =
+            self.visitors.iter().filter(|(_, v)| !v.identified && v.since.elapsed() > IDENTIFY_WITHIN).map(|(peer, _)| *peer).collect();
+        for peer in silent {
+            debug!(%peer, "dropped a peer that does not say who it is");
+            // It may have gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        debug!(visitors = self.visitors.len(), "here");
+    }
+}

@@ -1,0 +1,312 @@
+//! Assembles a running node from a validated configuration, and takes it apart again.
+//!
+//! ```text
+//!   lock ─▶ keys ─▶ store ─▶ engine ─▶ devices ─▶ network ─▶ http, bridge ─▶ loop … stop ─▶ flush ─▶ close
+//! ```
+//!
+//! Whatever cannot be had at the start ends it with one sentence; nothing is begun that could not be finished.
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use rand::Rng;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tops_compute::backend::{Backend, DeviceFault, DeviceKind};
+use tops_compute::cpu::CpuBackend;
+use tops_compute::queue::{LaneSpec, Queue, QueueOptions};
+use tops_protocol::engine::{self, Engine, Mining};
+use tops_protocol::work::v1::AttemptV1;
+use tops_protocol::{Attempt, Height, Root, Text};
+use tops_store::{Store, StoreFault, Writer};
+use tracing::{info, warn};
+
+use crate::auditor::Auditor;
+use crate::bridge::{Bridge, Tell};
+use crate::check::{Recompute, Recomputed};
+use crate::config::Config;
+use crate::driver::{self, Clock, Delivered, Parts};
+use crate::http::{self, Checker};
+use crate::miner::{self, Miner, Terms};
+use crate::net::task as net;
+use crate::state::{Identity, Shared};
+use crate::verifier::Verifier;
+use crate::{devices, keys, shutdown};
+
+/// The file whose lock says that a process works in a data directory.
+const LOCK: &str = "node.lock";
+/// How long HTTP and the bridge may take to end.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What a node calls itself.
+pub fn agent() -> String {
+    format!("tops-node/{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// A node that runs.
+pub struct Running {
+    /// What it shows of itself.
+    pub shared: Shared,
+    /// Send `true` to end it.
+    pub stop: watch::Sender<bool>,
+    /// Where HTTP answers.
+    pub http: Option<SocketAddr>,
+    all: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// When the store failed: then the node stopped by itself.
+    pub async fn ended(self) -> anyhow::Result<()> {
+        self.all.await.context("the node's loop has panicked")?
+    }
+}
+
+/// Runs a node until a signal ends it.
+///
+/// # Errors
+/// One sentence that says what is missing, or the store's fault.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("node").build().context("the system gives no threads")?;
+    runtime.block_on(async {
+        let running = start(config).await?;
+        shutdown::on_signals(running.stop.clone());
+        running.ended().await?;
+        info!("stopped");
+        Ok(())
+    })
+}
+
+/// Starts a node and returns when it takes part.
+///
+/// # Errors
+/// One sentence that says what is missing.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    let lock = lock(&config.data_dir)?;
+    let key = keys::miner_key(&config.key)?;
+    let identity_key = match &config.identity_file {
+        Some(path) => keys::load_or_create(path)?,
+        None => key.clone(),
+    };
+    let keypair = keys::identity(&identity_key)?;
+    let device_did = config.device_did.clone().unwrap_or_else(|| keys::did_key(&key.public()));
+    let clock = Clock::new();
+    let shared = Shared::new(Identity {
+        peer_id: keypair.public().to_peer_id().to_string(),
+        miner: key.public(),
+        device_did: device_did.to_string(),
+        agent: agent(),
+        network_name: config.network_name.clone(),
+        verify_only: config.verify_only,
+        started_at: clock.now(),
+    });
+    info!(
+        network = config.network_name,
+        id = %config.network.id(),
+        peer = shared.identity().peer_id,
+        miner = %key.public(),
+        light = config.verify_only,
+        "starting"
+    );
+
+    let store = open_store(&config, &shared)?;
+    let backends = open_devices(&config)?;
+    let driver_hint = backends.first().map_or_else(|| Text::cleaned("cpu"), |b| Text::cleaned(&format!("{} {}", b.device().label(), b.device().name)));
+    let engine_config = engine::Config {
+        network: config.network.clone(),
+        mining: (!config.verify_only).then(|| Mining { miner: key.public(), device_did, driver_hint }),
+        alone: config.alone,
+        light: config.verify_only,
+        audit_rate: config.audit_rate,
+        audit_shard: config.audit_shard,
+        bridge: config.bridge,
+        retain_epochs: config.retain_epochs,
+        checkpoints: config.checkpoints.clone(),
+        secret: rand::rng().random(),
+    };
+    let engine = restore(engine_config, &*store)?;
+
+    let (net, stop, stopped) = {
+        let settings = net::Settings {
+            key: keypair,
+            tag: config.network.tag(),
+            agent: agent(),
+            listen: config.listen.clone(),
+            external: config.external_addresses.clone(),
+            bootstrap: config.bootstrap.clone(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        (net::start(settings, shared.clone())?, stop, stopped)
+    };
+
+    let ears = miner::ears();
+    let queue = start_queue(&config, backends, ears.sink())?;
+    let (auditor, audited) = Auditor::new(Arc::clone(&queue), shared.clone());
+    let miner = if config.verify_only {
+        None
+    } else {
+        let terms = Terms { miner: key.public(), shape: config.network.shape(), target: config.target };
+        Some(Miner::start(ears, Arc::clone(&queue), terms, clock.clone(), shared.clone()).context("the system gives no thread")?)
+    };
+    let (verifier, verified) =
+        Verifier::start(config.network.clone(), (!config.verify_only).then_some(key), shared.clone()).context("the system gives no threads")?;
+    let writer = Writer::start(Arc::clone(&store))?;
+
+    let (words, delivered) = driver::bridge_words();
+    let bridge = start_bridge(&config, &store, &shared, words, stopped.clone())?;
+    let (http, served) = start_http(&config, &store, &shared, &queue, stopped.clone()).await?;
+
+    let parts = Parts { engine, clock, shared: shared.clone(), net, verifier, verified, auditor, audited, miner, store, writer, delivered, stop: stopped };
+    let watcher = tokio::spawn(driver::watch_loop(shared.clone()));
+    let ending = stop.clone();
+    let all = tokio::spawn(async move {
+        let outcome = driver::run(parts).await;
+        // A store that failed ends the others too.
+        ending.send_replace(true);
+        for mut task in [bridge, served].into_iter().flatten() {
+            // A reader of the event stream may hold its connection for ever.
+            if tokio::time::timeout(LINGER, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+        watcher.abort();
+        // Joining the devices' threads blocks.
+        if tokio::task::spawn_blocking(move || drop(queue)).await.is_err() {
+            warn!("a device's thread could not be ended");
+        }
+        drop(lock);
+        outcome.map_err(anyhow::Error::from)
+    });
+    Ok(Running { shared, stop, http, all })
+}
+
+fn lock(data_dir: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {} cannot be made", data_dir.display()))?;
+    let path = data_dir.join(LOCK);
+    let file = File::options().create(true).truncate(false).write(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!("another node works in {}: stop it, or choose another --data-dir", data_dir.display()),
+        Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("{} cannot be locked", path.display())),
+    }
+}
+
+fn open_store(config: &Config, shared: &Shared) -> Result<Arc<dyn Store>, StoreFault> {
+    let opened = tops_store::sled::open(&config.data_dir.join("store"), config.network.id())?;
+    if let Some(path) = &opened.set_aside {
+        warn!(path = %path.display(), "the store was damaged and is set aside; its contents come back from the peers");
+        shared.set_store_set_aside(path.display().to_string());
+    }
+    Ok(opened.store)
+}
+
+fn restore(config: engine::Config, store: &dyn Store) -> Result<Engine, StoreFault> {
+    let tip = store.main_heads(None, 1)?.first().map_or(Height(0), |row| row.height);
+    let snapshot = store.snapshot(Engine::heads_wanted_from(&config, tip.0))?;
+    info!(height = tip.0, heads = snapshot.heads.len(), shares = snapshot.shares.len(), bans = snapshot.bans.len(), "store opened");
+    Ok(Engine::restore(config, snapshot))
+}
+
+fn open_devices(config: &Config) -> anyhow::Result<Vec<Arc<dyn Backend>>> {
+    let mut backends = devices::open(config.backend, config.devices.as_deref())?;
+    for backend in &backends {
+        info!(device = %backend.device(), "using");
+    }
+    // Hits of a GPU are recomputed by the CPU, and audits go on when every GPU is gone.
+    if !backends.iter().any(|b| b.device().kind == DeviceKind::Cpu) {
+        let cpu = CpuBackend::new(None).context("the CPU cannot be used")?;
+        info!(device = %cpu.device(), "using, to recompute only");
+        backends.push(Arc::new(cpu));
+    }
+    Ok(backends)
+}
+
+fn start_queue(
+    config: &Config,
+    backends: Vec<Arc<dyn Backend>>,
+    sink: impl Fn(tops_compute::queue::MiningReport) + Send + Sync + 'static,
+) -> anyhow::Result<Arc<Queue>> {
+    let gpus = backends.iter().any(|b| b.device().kind != DeviceKind::Cpu);
+    let lane = |backend: Arc<dyn Backend>| {
+        // Beside a GPU the CPU's cores are better spent on feeding it and on what must be recomputed.
+        let mines = !config.verify_only && (!gpus || backend.device().kind != DeviceKind::Cpu);
+        LaneSpec { backend, mines, batch: None }
+    };
+    let options = QueueOptions { target: config.target, bundle_dir: Some(config.data_dir.join("bundles")) };
+    let queue = Queue::start(backends.into_iter().map(lane).collect(), options, sink).context("the system gives no threads")?;
+    Ok(Arc::new(queue))
+}
+
+/// Resolves when the node is to end.
+async fn until(mut stop: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn start_bridge(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    shared: &Shared,
+    words: tokio::sync::mpsc::Sender<Delivered>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<Option<JoinHandle<()>>> {
+    let Some(url) = config.aggregator.clone() else { return Ok(None) };
+    let tell: Tell = Arc::new(move |unit, taken| {
+        let words = words.clone();
+        Box::pin(async move { words.send(Delivered { unit, taken }).await.is_ok() })
+    });
+    let bridge = Bridge::new(url, Arc::clone(store), shared.clone(), tell)?;
+    Ok(Some(tokio::spawn(bridge.run(until(stop)))))
+}
+
+/// A device that recomputes for HTTP's clients, apart from the queue that the network depends on.
+struct Desk(Arc<dyn Backend>);
+
+impl Recompute for Desk {
+    fn v2(&self, attempt: &Attempt) -> Result<Root, DeviceFault> {
+        Recomputed(&*self.0).v2(attempt)
+    }
+    fn v1(&self, attempt: &AttemptV1) -> Result<Root, DeviceFault> {
+        Recomputed(&*self.0).v1(attempt)
+    }
+}
+
+async fn start_http(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    shared: &Shared,
+    queue: &Arc<Queue>,
+    stop: watch::Receiver<bool>,
+) -> anyhow::Result<(Option<SocketAddr>, Option<JoinHandle<()>>)> {
+    let Some(address) = config.http else { return Ok((None, None)) };
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("HTTP cannot listen on {address}: is another node running? choose another address with --http, or --http off"))?;
+    let bound = listener.local_addr().context("the HTTP address is unknown")?;
+    let cpu = CpuBackend::new(Some(1)).context("the CPU cannot be used")?;
+    // Weak, so that a connection that lingers does not keep the devices.
+    let queue = Arc::downgrade(queue);
+    let parts = http::Parts {
+        network: config.network.clone(),
+        shared: shared.clone(),
+        store: Arc::clone(store),
+        devices: Arc::new(move || queue.upgrade().map_or_else(Vec::new, |queue| queue.reports())),
+        checker: Checker::new(Arc::new(Desk(Arc::new(cpu)))),
+        token: config.api_token.clone(),
+        verify_key: std::env::var("VERIFY_PUBKEY").ok().and_then(|hex| hex::decode(hex.trim()).ok()),
+    };
+    info!(address = %bound, "HTTP");
+    let served = tokio::spawn(async move {
+        if let Err(e) = http::serve(listener, http::router(parts), until(stop)).await {
+            warn!(error = %e, "HTTP ended");
+        }
+    });
+    Ok((Some(bound), Some(served)))
+}

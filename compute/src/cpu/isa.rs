@@ -1,11 +1,14 @@
 //! The instruction sets that a CPU may have, and the two kernels that each of them provides.
 //!
 //! Detection happens at run time; every set computes the same bytes, so which one runs is never visible in a result.
+#![allow(unsafe_code)]
 
 use core::ops::Range;
 
 use super::layout::{LINES, Line, Packed, TILE};
 use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::simd_avx512;
 
 /// An instruction set that this machine has: values exist only for what was detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,6 +17,8 @@ pub struct Isa(Set);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Set {
     Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni,
 }
 
 /// Rows through one layer: `min(127, max(0, init + X·Wᵀ) >> shift)`.
@@ -42,7 +47,17 @@ impl Isa {
 
     /// Everything that this machine has, the fastest first.
     pub fn detected() -> Vec<Self> {
-        vec![Self::PORTABLE]
+        let mut sets = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            sets.push(Self(Set::Avx512Vnni));
+        }
+        sets.push(Self::PORTABLE);
+        sets
     }
 
     /// The fastest that this machine has.
@@ -54,6 +69,8 @@ impl Isa {
     pub fn name(self) -> &'static str {
         match self.0 {
             Set::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => "avx512-vnni",
         }
     }
 
@@ -65,6 +82,9 @@ impl Isa {
         assert!(job.strips.end <= job.weights.strips, "strips of the layer");
         match self.0 {
             Set::Portable => portable::layer(job, out),
+            // SAFETY: such a value exists only where `detected` saw these instructions.
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => unsafe { simd_avx512::layer(job, out) },
         }
     }
 
@@ -74,6 +94,9 @@ impl Isa {
         assert_eq!(out.len(), job.states.len() / (64 * TILE) * job.blocks * LINES, "a tile of rows a tile of states");
         match self.0 {
             Set::Portable => portable::rows(job, out),
+            // SAFETY: such a value exists only where `detected` saw these instructions.
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512Vnni => unsafe { simd_avx512::rows(job, out) },
         }
     }
 }

@@ -7,10 +7,15 @@
 //!
 //! A group shares each tile of weights that it brings into the cache. It never changes a thread's priority or pins one.
 
+mod bare;
 pub mod isa;
 mod layout;
 mod portable;
+#[cfg(target_arch = "x86_64")]
+mod simd_avx512;
 mod simd_memory;
+
+pub use self::bare::Bare;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
 
 use crate::commands;
@@ -51,15 +51,11 @@ fn settings_of(command: &str) -> Vec<&'static str> {
     match command {
         "attempt" | "verify" => vec!["backend", "devices"],
         "bench" => vec!["backend", "devices", "network", "target-ms"],
-        "devices" => vec!["backend"],
+        "devices" => vec!["backend", "devices"],
         "key" | "new" | "show" | "import" | "export" => vec!["network", "data-dir", "key-file", "identity-file"],
         _ => settings::all(),
     }
 }
-
-/// No arguments of its own.
-#[derive(Debug, Args)]
-pub struct Nothing {}
 
 /// The whole command line, settings included.
 pub fn command() -> clap::Command {

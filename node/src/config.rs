@@ -18,7 +18,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::devices;
-use crate::settings::{self, ConfigFault, KEY_VARIABLE, Layers, Pick, SETTINGS, Source, one_line};
+use crate::settings::{self, ConfigFault, KEY_VARIABLE, Layers, Pick, SETTINGS, Source, VERIFY_VARIABLE, one_line};
 
 /// Port of the peer-to-peer listeners unless the operator says otherwise.
 pub const P2P_PORT: u16 = 4069;
@@ -141,6 +141,8 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// What HTTP clients must show.
     pub api_token: Option<Secret>,
+    /// The signer of v1 receipts that are posted to `/verify`, 33 or 65 bytes.
+    pub verify_key: Option<Vec<u8>>,
     /// How many epochs below the tip are kept.
     pub retain_epochs: u64,
     /// Logs.
@@ -263,9 +265,9 @@ pub fn backend(text: &str) -> Result<BackendChoice, String> {
     if text == "auto" {
         return Ok(BackendChoice::Auto);
     }
-    let kind = devices::KINDS.iter().copied().find(|kind| kind.to_string() == text);
+    let kind = devices::kinds().into_iter().find(|kind| kind.to_string() == text);
     kind.map(BackendChoice::Only).ok_or_else(|| {
-        let words: Vec<_> = devices::KINDS.iter().map(ToString::to_string).collect();
+        let words: Vec<_> = devices::kinds().iter().map(ToString::to_string).collect();
         format!("this build has auto, {}", words.join(", "))
     })
 }
@@ -307,6 +309,21 @@ fn token(text: &str) -> Result<Secret, String> {
     } else {
         Err(format!("it must have {TOKEN_MIN} to {TOKEN_MAX} visible ASCII characters, such as `openssl rand -hex 16` prints"))
     }
+}
+
+/// The signer of v1 receipts, from the original verifier's variable.
+pub fn verify_key(layers: &Layers) -> Result<Option<Vec<u8>>, ConfigFault> {
+    let Some(text) = layers.variable(VERIFY_VARIABLE) else { return Ok(None) };
+    public_key(text).map(Some).map_err(|why| ConfigFault(format!("{VERIFY_VARIABLE} is wrong: {why}")))
+}
+
+/// A signer's key as users write it.
+pub fn public_key(text: &str) -> Result<Vec<u8>, String> {
+    let digits = text.trim();
+    hex::decode(digits.strip_prefix("0x").unwrap_or(digits))
+        .ok()
+        .filter(|key| k256::ecdsa::VerifyingKey::from_sec1_bytes(key).is_ok())
+        .ok_or_else(|| "a public key is a point of secp256k1, 33 or 65 bytes as hex".into())
 }
 
 fn log_level(text: &str) -> Result<String, String> {
@@ -457,6 +474,7 @@ impl Config {
             aggregator,
             http,
             api_token,
+            verify_key: verify_key(layers)?,
             retain_epochs,
             logging,
             shown: reader.shown,

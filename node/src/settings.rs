@@ -95,6 +95,9 @@ pub const SETTINGS: &[Setting] = &[
 /// The variable that gives the miner's key itself. It is no flag: command lines are seen by others.
 pub const KEY_VARIABLE: &str = "WORKER_SK_HEX";
 
+/// The variable that gives the signer of v1 receipts, which carry no key: the original verifier's name.
+pub const VERIFY_VARIABLE: &str = "VERIFY_PUBKEY";
+
 impl Setting {
     /// `TOPS_AUDIT_RATE`.
     pub fn variable(&self) -> String {

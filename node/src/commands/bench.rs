@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tops_compute::backend::{Backend, DeviceFault, SEARCH_LIMIT, SearchJob, Stop};
+use tops_compute::backend::{Backend, Device, DeviceFault, SEARCH_LIMIT, SearchJob, Stop};
+use tops_compute::health::Health;
+use tops_compute::tune::Tuner;
 use tops_protocol::work::{self, Weights};
 use tops_protocol::{Attempt, Millis, Nonce, PublicKey, Root, Shape, U256};
 
@@ -21,6 +23,8 @@ const SAMPLE: usize = 4;
 const HITS_A_LAUNCH: u64 = 2;
 /// How long each way of verifying is measured.
 const VERIFY_TIME: Duration = Duration::from_secs(1);
+/// How often power and clock are read.
+const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 /// Batches in which verification is measured.
 const VERIFY_BATCHES: [usize; 3] = [1, 8, 64];
 
@@ -37,13 +41,15 @@ pub struct Arguments {
 
 /// What one device did.
 struct Measured {
-    device: tops_compute::backend::Device,
+    device: Device,
     attempts: u64,
     launches: u64,
     batch: u32,
     wall: Duration,
     busy: Duration,
     hits: Vec<(Attempt, Root)>,
+    watts: Option<f64>,
+    clock_mhz: Option<f64>,
     verify: Vec<(usize, f64)>,
 }
 
@@ -77,22 +83,14 @@ fn job(device: u64, shape: Shape, first: u64, count: u32, target: U256) -> Searc
 fn measure(backend: &Arc<dyn Backend>, number: u64, shape: Shape, target: Duration, seconds: Duration) -> anyhow::Result<Measured> {
     let fault = |e: DeviceFault| anyhow::Error::from(e).context(format!("{} failed", backend.device()));
     let stop = Stop::new();
-    let step = backend.batch_step(shape).max(1);
-    let mut batch = step;
-    // The first launch makes weights and buffers; then the batch grows until a launch takes the target time.
-    backend.search(&job(number, shape, 0, batch, U256::ZERO), &stop).map_err(fault)?;
-    loop {
-        let start = Instant::now();
-        backend.search(&job(number, shape, 0, batch, U256::ZERO), &stop).map_err(fault)?;
-        let took = start.elapsed();
-        let room = (target.as_secs_f64() / took.as_secs_f64().max(1e-6)).min(16.0);
-        if room < 1.5 || batch >= SEARCH_LIMIT / 2 {
-            break;
-        }
-        batch = ((f64::from(batch) * room) as u32 / step).max(1).saturating_mul(step).min(SEARCH_LIMIT);
-    }
+    let batch = Tuner::open(None).tune(&**backend, shape, target, &stop).map_err(fault)?.batch.clamp(1, SEARCH_LIMIT);
     let ticket = U256::MAX / U256::from((u64::from(batch) / HITS_A_LAUNCH).max(1));
     let (mut attempts, mut launches, mut busy, mut hits) = (0u64, 0u64, Duration::ZERO, Vec::new());
+    let done = Stop::new();
+    let sampler = {
+        let (device, done) = (backend.device().clone(), done.clone());
+        std::thread::spawn(move || sample(&device, &done))
+    };
     let start = Instant::now();
     while start.elapsed() < seconds {
         let job = job(number, shape, attempts, batch, ticket);
@@ -106,9 +104,39 @@ fn measure(backend: &Arc<dyn Backend>, number: u64, shape: Shape, target: Durati
         }
     }
     let wall = start.elapsed();
+    done.stop();
+    let (watts, clock_mhz) = sampler.join().unwrap_or((None, None));
     let verify =
         VERIFY_BATCHES.iter().map(|&n| Ok((n, verify_rate(backend, number, shape, n).map_err(fault)?))).collect::<anyhow::Result<_>>()?;
-    Ok(Measured { device: backend.device().clone(), attempts, launches, batch, wall, busy, hits, verify })
+    Ok(Measured { device: backend.device().clone(), attempts, launches, batch, wall, busy, hits, watts, clock_mhz, verify })
+}
+
+/// Mean power and clock until `done`, where the device tells.
+fn sample(device: &Device, done: &Stop) -> (Option<f64>, Option<f64>) {
+    let (mut health, mut watts, mut clock) = (Health::new(), Mean::default(), Mean::default());
+    health.read(device);
+    while !done.is_set() {
+        std::thread::sleep(SAMPLE_EVERY);
+        let now = health.read(device);
+        watts.add(now.power_watts);
+        clock.add(now.clock_mhz);
+    }
+    (watts.get(), clock.get())
+}
+
+#[derive(Default)]
+struct Mean(f64, u32);
+
+impl Mean {
+    fn add(&mut self, value: Option<f64>) {
+        if let Some(value) = value {
+            self.0 += value;
+            self.1 += 1;
+        }
+    }
+    fn get(&self) -> Option<f64> {
+        (self.1 > 0).then(|| self.0 / f64::from(self.1))
+    }
 }
 
 /// Attempts verified a second in batches of `batch`.
@@ -160,6 +188,12 @@ fn report(measured: &[Measured], shape: Shape, checked: usize) -> Answer {
         if let Some(share) = share {
             text.push_str(&format!("  {:.1} % of the published peak\n", 100.0 * share));
         }
+        if let Some(watts) = m.watts {
+            text.push_str(&format!("  {watts:.0} W, {:.3} int8 TOPS/W\n", tops / watts));
+        }
+        if let Some(mhz) = m.clock_mhz {
+            text.push_str(&format!("  {mhz:.0} MHz\n"));
+        }
         for (batch, rate) in &m.verify {
             text.push_str(&format!("  verifies {rate:.1} receipts/s in batches of {batch} ({:.2} ms each)\n", 1e3 / rate));
         }
@@ -167,7 +201,7 @@ fn report(measured: &[Measured], shape: Shape, checked: usize) -> Answer {
             m.verify.iter().map(|(batch, rate)| json!({ "batch": batch, "receipts_per_second": rate, "ms_each": 1e3 / rate })).collect();
         rows.push(json!({
             "device": m.device, "tops": tops, "attempts_per_second": rate, "attempts": m.attempts, "seconds": wall, "batch": m.batch,
-            "ms_a_batch": ms, "busy_share": m.busy.as_secs_f64() / wall, "peak_share": share, "verify": verify,
+            "ms_a_batch": ms, "busy_share": m.busy.as_secs_f64() / wall, "peak_share": share, "watts": m.watts, "clock_mhz": m.clock_mhz, "verify": verify,
         }));
     }
     let tops = total * shape.ops() as f64 / 1e12;

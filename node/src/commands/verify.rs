@@ -23,20 +23,13 @@ pub struct Arguments {
     pubkey: Option<String>,
 }
 
-/// A key as users write it.
-pub fn public_key(text: &str) -> Result<Vec<u8>, String> {
-    let digits = text.trim();
-    hex::decode(digits.strip_prefix("0x").unwrap_or(digits))
-        .ok()
-        .filter(|key| matches!(key.len(), 33 | 65))
-        .ok_or_else(|| "a public key is 33 or 65 bytes as hex".into())
-}
-
 /// Checks it.
 pub fn run(arguments: &Arguments, layers: &Layers) -> Result<Answer, Failure> {
     let (choice, wanted) = config::compute_choice(layers)?;
-    let key =
-        arguments.pubkey.as_deref().or_else(|| layers.variable("VERIFY_PUBKEY")).map(public_key).transpose().map_err(Failure::Usage)?;
+    let key = match &arguments.pubkey {
+        Some(text) => Some(config::public_key(text).map_err(Failure::Usage)?),
+        None => config::verify_key(layers)?,
+    };
     let text = read(&arguments.file)?;
     let backend = devices::open_one(choice, wanted.as_deref())?;
     let report = check::check(&text, key.as_deref(), &Recomputed(&*backend))

@@ -134,6 +134,7 @@ impl Shift {
     fn run(&mut self, words: &Receiver<Word>) {
         let renew = (self.terms.target * 2).clamp(STAMP_MIN, STAMP_MAX);
         let mut shown = Instant::now();
+        let mut paused = false;
         loop {
             match words.recv_timeout(Duration::from_millis(100)) {
                 Ok(Word::Job(job)) => {
@@ -144,7 +145,8 @@ impl Shift {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => break,
             }
-            if self.job.is_some() && self.stamped.elapsed() >= renew {
+            let turned = std::mem::replace(&mut paused, self.shared.mining_paused()) != paused;
+            if turned || (self.job.is_some() && self.stamped.elapsed() >= renew) {
                 self.begin();
             }
             if shown.elapsed() >= Duration::from_secs(1) {
@@ -157,7 +159,7 @@ impl Shift {
 
     fn begin(&mut self) {
         self.stamped = Instant::now();
-        let Some(job) = self.job else { return self.queue.rest() };
+        let Some(job) = self.job.filter(|_| !self.shared.mining_paused()) else { return self.queue.rest() };
         // A random start: a process that is started again repeats no attempt, even if its clock stood still.
         let Some(first_nonce) = Nonce::new(rand::rng().random_range(0..INTEGER_LIMIT - NONCE_ROOM)) else {
             unreachable!("drawn below the limit");

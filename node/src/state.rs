@@ -290,6 +290,7 @@ struct Inner {
     origin: Instant,
     turned_ms: AtomicU64,
     stopping: AtomicBool,
+    mining_paused: AtomicBool,
     device_problem: Mutex<Option<String>>,
     store_set_aside: Mutex<Option<String>>,
 }
@@ -314,6 +315,7 @@ impl Shared {
             origin: Instant::now(),
             turned_ms: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            mining_paused: AtomicBool::new(false),
             device_problem: Mutex::default(),
             store_set_aside: Mutex::default(),
         }))
@@ -376,6 +378,15 @@ impl Shared {
     /// Whether the node is on its way out.
     pub fn stopping(&self) -> bool {
         self.0.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether the operator lets this node mine; audits, gossip and the bridge go on either way.
+    pub fn set_mining_paused(&self, paused: bool) {
+        self.0.mining_paused.store(paused, Ordering::Relaxed);
+    }
+    /// See [`Shared::set_mining_paused`].
+    pub fn mining_paused(&self) -> bool {
+        self.0.mining_paused.load(Ordering::Relaxed)
     }
 
     /// What is wrong with this node's devices, in a sentence; `None`: nothing.

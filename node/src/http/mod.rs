@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   state::Shared (view, counters) ─┐
-//!   Store (reads, on blocking threads) ┼─▶ JSON          nothing here changes the node
+//!   Store (reads, on blocking threads) ┼─▶ JSON          nothing here changes the node, but for pausing its miner
 //!   a CPU backend of its own ───────┘
 //! ```
 //!
@@ -12,6 +12,7 @@
 mod health;
 mod listen;
 mod metrics;
+mod mining;
 mod receipts;
 mod status;
 mod verify;
@@ -191,6 +192,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/peers", get(status::peers))
         .route("/v1/devices", get(status::devices))
         .route("/v1/rejections", get(status::rejections))
+        .route("/v1/mining", get(mining::show).post(mining::set))
         .route("/v1/ledger", get(receipts::ledger))
         .route("/v1/outbox", get(receipts::outbox))
         .route("/v1/receipts", get(receipts::list))

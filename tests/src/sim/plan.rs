@@ -34,8 +34,10 @@ pub struct Plan {
     pub miners: usize,
     /// Attempts a second of all miners together.
     pub attempts_per_sec: f64,
-    /// Connections that each node opens.
+    /// Connections that each node opens to earlier ones, drawn at random.
     pub degree: usize,
+    /// Connections between these, instead of random ones.
+    pub links: Option<Vec<(usize, usize)>>,
     /// When mining stops.
     pub mining_ms: u64,
     /// How long everybody has to agree after that.
@@ -94,6 +96,7 @@ impl Plan {
             miners: 8,
             attempts_per_sec: 4.0,
             degree: 3,
+            links: None,
             mining_ms: 120_000,
             settling_ms: 60_000,
             loss: 0.0,
@@ -137,10 +140,10 @@ impl Plan {
             nodes,
             miners,
             degree: rng.random_range(2..=4),
-            settling_ms: 90_000,
+            settling_ms: 150_000,
             loss: rng.random_range(0.0..0.2),
             twice: rng.random_range(0.0..0.3),
-            failing: rng.random_range(0.0..0.15),
+            failing: rng.random_range(0.0..0.1),
             unable: if rng.random_bool(0.3) { 0.01 } else { 0.0 },
             delay_ms: (5, rng.random_range(50..900)),
             skew_ms: rng.random_range(0..2_000),

@@ -8,7 +8,7 @@ use core::ops::Range;
 use super::layout::{LINES, Line, Packed, TILE};
 use super::portable;
 #[cfg(target_arch = "x86_64")]
-use super::simd_avx512;
+use super::{simd_avx2, simd_avx512};
 
 /// An instruction set that this machine has: values exist only for what was detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,6 +19,10 @@ enum Set {
     Portable,
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni,
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
 }
 
 /// Rows through one layer: `min(127, max(0, init + X·Wᵀ) >> shift)`.
@@ -56,6 +60,13 @@ impl Isa {
         {
             sets.push(Self(Set::Avx512Vnni));
         }
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            if is_x86_feature_detected!("avxvnni") {
+                sets.push(Self(Set::AvxVnni));
+            }
+            sets.push(Self(Set::Avx2));
+        }
         sets.push(Self::PORTABLE);
         sets
     }
@@ -71,6 +82,10 @@ impl Isa {
             Set::Portable => "portable",
             #[cfg(target_arch = "x86_64")]
             Set::Avx512Vnni => "avx512-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Set::AvxVnni => "avx-vnni",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => "avx2",
         }
     }
 
@@ -85,6 +100,12 @@ impl Isa {
             // SAFETY: such a value exists only where `detected` saw these instructions.
             #[cfg(target_arch = "x86_64")]
             Set::Avx512Vnni => unsafe { simd_avx512::layer(job, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Set::AvxVnni => unsafe { simd_avx2::layer_vnni(job, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2 => unsafe { simd_avx2::layer(job, out) },
         }
     }
 
@@ -97,6 +118,9 @@ impl Isa {
             // SAFETY: such a value exists only where `detected` saw these instructions.
             #[cfg(target_arch = "x86_64")]
             Set::Avx512Vnni => unsafe { simd_avx512::rows(job, out) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Set::AvxVnni | Set::Avx2 => unsafe { simd_avx2::rows(job, out) },
         }
     }
 }

@@ -39,6 +39,7 @@ pub(super) fn lines(tiles: usize, blocks: usize) -> usize {
 pub(super) struct Packed {
     pub(super) strips: usize,
     pub(super) blocks: usize,
+    pub(super) inputs: Inputs,
     pub(super) data: Vec<Line>,
     pub(super) init: Vec<i32>,
 }
@@ -73,7 +74,7 @@ impl Packed {
                 init.fill(0);
             }
         });
-        Self { strips, blocks, data, init }
+        Self { strips, blocks, inputs, data, init }
     }
 
     /// The lines of one strip.

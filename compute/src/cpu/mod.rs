@@ -12,6 +12,8 @@ pub mod isa;
 mod layout;
 mod portable;
 #[cfg(target_arch = "x86_64")]
+mod simd_avx2;
+#[cfg(target_arch = "x86_64")]
 mod simd_avx512;
 mod simd_memory;
 

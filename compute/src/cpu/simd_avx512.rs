@@ -5,7 +5,8 @@
 //! each quad of columns: 3 lines of weights, 8 broadcasts of 4 bytes, 24 vpdpbusd
 //! ```
 //!
-//! All strips of a group of three pass over all tiles of rows before the next group is brought in, so that weights come from memory once.
+//! All strips of a group of three pass over all tiles of rows before the next group is taken, so that weights come from memory once; and
+//! while they pass, the next group is asked for, a part with each tile, so that it is in the L2 cache when its turn comes.
 //! Only [`super::isa`] calls these, after it has seen the instructions.
 #![allow(unsafe_code)]
 
@@ -16,8 +17,6 @@ use super::layout::{BLOCK, LINES, Line, QUADS, TILE};
 
 /// Strips that share a tile's broadcasts.
 const GROUP: usize = 3;
-/// How far ahead of their use weights are asked for, in lines of a strip: two 4 KiB pages, past which the hardware does not look.
-const AHEAD: usize = 32;
 
 /// See [`super::isa::Isa::layer`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
@@ -41,9 +40,15 @@ fn strips<const N: usize>(job: &LayerJob<'_>, first: usize, out: &mut [Line]) {
     let weights: [&[Line]; N] = core::array::from_fn(|s| job.weights.strip(first + s));
     let init = &job.weights.init[first * BLOCK..][..N * BLOCK];
     let out_at = first - job.strips.start;
+    let next = (first + N).min(job.weights.strips)..(first + N + GROUP).min(job.weights.strips);
+    let next = &job.weights.data[next.start * blocks * QUADS..next.end * blocks * QUADS];
+    let tiles = job.x.len() / (blocks * LINES);
+    let ask_each = next.len().div_ceil(tiles.max(1) * blocks);
+    let mut ask = next.as_ptr();
     let shift = _mm_cvtsi32_si128(job.shift.cast_signed());
     for (x, out) in job.x.chunks_exact(blocks * LINES).zip(out.chunks_exact_mut(job.strips.len() * LINES)) {
-        let acc = tile(x, weights, init);
+        let acc = tile(x, weights, init, ask, ask_each);
+        ask = ask.wrapping_add(ask_each * blocks);
         for (s, out) in out[out_at * LINES..][..N * LINES].chunks_exact_mut(LINES).enumerate() {
             for (r, acc) in acc.iter().enumerate() {
                 let y = _mm512_srl_epi32(_mm512_max_epi32(acc[s], _mm512_setzero_si512()), shift);
@@ -57,10 +62,10 @@ fn strips<const N: usize>(job: &LayerJob<'_>, first: usize, out: &mut [Line]) {
     }
 }
 
-/// The accumulators of one tile of rows and `N` strips.
+/// The accumulators of one tile of rows and `N` strips. Meanwhile `ask_each` lines a block are brought into the L2 cache, from `ask` on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn tile<const N: usize>(x: &[Line], weights: [&[Line]; N], init: &[i32]) -> [[__m512i; N]; TILE] {
+fn tile<const N: usize>(x: &[Line], weights: [&[Line]; N], init: &[i32], ask: *const Line, ask_each: usize) -> [[__m512i; N]; TILE] {
     let blocks = x.len() / LINES;
     assert!(weights.iter().all(|w| w.len() == blocks * QUADS) && init.len() == N * BLOCK);
     // SAFETY: `init` has N times sixteen entries, by the assertion; the load needs no alignment.
@@ -69,14 +74,14 @@ fn tile<const N: usize>(x: &[Line], weights: [&[Line]; N], init: &[i32]) -> [[__
     let x: *const i32 = x.as_ptr().cast();
     let w: [*const Line; N] = core::array::from_fn(|s| weights[s].as_ptr());
     for block in 0..blocks {
+        for i in 0..ask_each {
+            // A prefetch reads nothing that the program sees, also past the end of the weights.
+            _mm_prefetch::<_MM_HINT_T1>(ask.wrapping_add(block * ask_each + i).cast());
+        }
         for quad in 0..QUADS {
             let at = block * QUADS + quad;
             // SAFETY: `at` is below `blocks · QUADS`, each strip's length by the assertion; lines are aligned to 64 bytes.
             let lines: [__m512i; N] = core::array::from_fn(|s| unsafe { _mm512_load_si512(w[s].add(at).cast()) });
-            for w in &w {
-                // A prefetch past the end reads nothing.
-                _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(at + AHEAD).cast());
-            }
             for (r, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: a block of `x` is two lines, 32 words; r · 4 + quad is below 32 and `block` below `blocks`.
                 let four = _mm512_set1_epi32(unsafe { *x.add(block * LINES * 16 + r * 4 + quad) });

@@ -5,29 +5,24 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
-use serde::Deserialize;
 use tops_compute::backend::DeviceKind;
 use tops_protocol::engine::{AuditRate, Bridge, BridgeScope, RETAIN_EPOCHS_DEFAULT, RETAIN_EPOCHS_MAX, RETAIN_EPOCHS_MIN, Shard};
-use tops_protocol::network::Fields;
 use tops_protocol::{Height, NetworkSpec, Root, Text};
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::devices;
-use crate::settings::{self, ConfigFault, KEY_VARIABLE, Layers, Pick, SETTINGS, Source, VERIFY_VARIABLE, one_line};
+use crate::networks::Network;
+use crate::settings::{ConfigFault, KEY_VARIABLE, Layers, Pick, SETTINGS, Source, VERIFY_VARIABLE, one_line};
 
 /// Port of the peer-to-peer listeners unless the operator says otherwise.
 pub const P2P_PORT: u16 = 4069;
 /// Port of the HTTP interface unless the operator says otherwise.
 pub const HTTP_PORT: u16 = 4067;
-/// The largest network file.
-pub const NETWORK_FILE_MAX: u64 = 64 * 1024;
-/// The most checkpoints a network file may pin.
-pub const CHECKPOINTS_MAX: usize = 1_024;
 /// The most addresses of one kind: bootstrap, listen, external.
 pub const ADDRESSES_MAX: usize = 64;
 /// The shortest API token.
@@ -502,110 +497,11 @@ fn default_listen() -> Vec<String> {
     ["/ip4/0.0.0.0", "/ip6/::"].iter().flat_map(|ip| [format!("{ip}/tcp/{P2P_PORT}"), format!("{ip}/udp/{P2P_PORT}/quic-v1")]).collect()
 }
 
-/// A network as `--network` names it.
-#[derive(Debug, Clone)]
-pub struct Network {
-    /// Its numbers.
-    pub spec: NetworkSpec,
-    /// `main`, `dev`, or what its file says.
-    pub name: String,
-    /// Whether it is built in.
-    pub preset: bool,
-    /// Pinned heads.
-    pub checkpoints: Vec<(Height, Root)>,
-    /// Known peers.
-    pub bootstrap: Vec<String>,
-}
-
-/// What a network file holds: the numbers of spec §4, and what does not enter the network's id.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NetworkFile {
-    name: Option<String>,
-    m: u32,
-    n: u32,
-    k: u32,
-    spacing_secs: u32,
-    half_life_secs: u32,
-    genesis_bits: u32,
-    easiest_bits: u32,
-    share_log2: u32,
-    stale_window: u32,
-    genesis_time_ms: u64,
-    #[serde(default)]
-    checkpoints: Vec<Checkpoint>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Checkpoint {
-    height: u64,
-    root: String,
-}
-
-impl Network {
-    /// A preset's name or a file's path.
-    pub fn named(text: &str) -> Result<Self, ConfigFault> {
-        let preset = |name: &str, spec| Self { spec, name: name.into(), preset: true, checkpoints: Vec::new(), bootstrap: Vec::new() };
-        match text {
-            "main" => Ok(preset("main", NetworkSpec::main())),
-            "dev" => Ok(preset("dev", NetworkSpec::dev())),
-            file => {
-                let path = Path::new(file);
-                if !path.exists() {
-                    return Err(ConfigFault("it must be main, dev, or a network file that exists".into()));
-                }
-                Self::parse(&settings::read_bounded(path, NETWORK_FILE_MAX)?)
-            }
-        }
-    }
-
-    /// The contents of a network file.
-    pub fn parse(text: &str) -> Result<Self, ConfigFault> {
-        let file: NetworkFile =
-            toml::from_str(text).map_err(|e| ConfigFault(format!("the network file is wrong: {}", one_line(e.message()))))?;
-        let spec = NetworkSpec::new(Fields {
-            m: file.m,
-            n: file.n,
-            k: file.k,
-            spacing_secs: file.spacing_secs,
-            half_life_secs: file.half_life_secs,
-            genesis_bits: file.genesis_bits,
-            easiest_bits: file.easiest_bits,
-            share_log2: file.share_log2,
-            stale_window: file.stale_window,
-            genesis_time_ms: file.genesis_time_ms,
-        })
-        .map_err(|e| ConfigFault(format!("the network file is wrong: {e}")))?;
-        if file.checkpoints.len() > CHECKPOINTS_MAX {
-            return Err(ConfigFault(format!("the network file has more than {CHECKPOINTS_MAX} checkpoints")));
-        }
-        let mut checkpoints = Vec::with_capacity(file.checkpoints.len());
-        for Checkpoint { height, root } in file.checkpoints {
-            let root = Root::from_hex(&root).map_err(|e| ConfigFault(format!("the checkpoint at height {height} is wrong: {e}")))?;
-            if height == 0 || checkpoints.iter().any(|&(h, _)| h == Height(height)) {
-                return Err(ConfigFault(format!("the checkpoint at height {height} is wrong: heights begin at 1 and appear once")));
-            }
-            checkpoints.push((Height(height), root));
-        }
-        checkpoints.sort_unstable();
-        let name = file.name.unwrap_or_else(|| spec.tag().to_hex());
-        if name.is_empty()
-            || name.len() > 32
-            || matches!(name.as_str(), "main" | "dev")
-            || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        {
-            return Err(ConfigFault("the network's name must be 1 to 32 letters, digits and dashes, and not main or dev".into()));
-        }
-        Ok(Self { spec, name, preset: false, checkpoints, bootstrap: Vec::new() })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cli;
-    use crate::settings::{CONFIG_FILE_MAX, Environment};
+    use crate::settings::{self, CONFIG_FILE_MAX, Environment};
 
     fn layers(args: &[&str], env: &[(&str, &str)]) -> Result<Layers, ConfigFault> {
         let args: Vec<_> = ["tops-node", "config"].iter().chain(args).copied().collect();
@@ -719,30 +615,6 @@ mod tests {
         }
         let from_env = config(&[], &[("TOPS_BOOTSTRAP", "nonsense")]).unwrap_err().0;
         assert!(from_env.starts_with("`bootstrap` is \"nonsense\" (variable TOPS_BOOTSTRAP): it must be a multiaddress"), "{from_env}");
-    }
-
-    #[test]
-    fn a_network_file_gives_its_own_id() {
-        let dev = "m = 16\nn = 256\nk = 256\nspacing_secs = 4\nhalf_life_secs = 60\ngenesis_bits = 0x1f3fffff\neasiest_bits = 0x2000ffff\nshare_log2 = 4\nstale_window = 3\ngenesis_time_ms = 0\n";
-        let network = Network::parse(dev).unwrap();
-        assert_eq!(network.spec, NetworkSpec::dev());
-        let root = "ab".repeat(32);
-        let pinned = Network::parse(&format!("{dev}name = \"mine\"\n[[checkpoints]]\nheight = 7\nroot = \"{root}\"\n")).unwrap();
-        assert_eq!((pinned.name.as_str(), pinned.checkpoints.len()), ("mine", 1));
-        assert_eq!(pinned.spec.id(), network.spec.id(), "a name and checkpoints are no law");
-        for wrong in [
-            dev.replace("n = 256", "n = 255"),
-            dev.replace("genesis_bits = 0x1f3fffff", "genesis_bits = 0"),
-            format!("{dev}colour = 1\n"),
-            format!("{dev}name = \"main\"\n"),
-            format!("{dev}[[checkpoints]]\nheight = 0\nroot = \"{root}\"\n"),
-            format!("{dev}[[checkpoints]]\nheight = 1\nroot = \"AB\"\n"),
-            dev.replace("m = 16", "m = -1"),
-            String::new(),
-        ] {
-            let sentence = Network::parse(&wrong).unwrap_err().0;
-            assert!(!sentence.contains('\n'), "{sentence}");
-        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod http;
 pub mod keys;
 pub mod miner;
 pub mod net;
+pub mod networks;
 pub mod run;
 pub mod settings;
 pub mod shutdown;

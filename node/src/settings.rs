@@ -87,7 +87,7 @@ pub const SETTINGS: &[Setting] = &[
         secret: true,
         ..setting("api-token", Kind::Value("TOKEN"), "Required of HTTP clients as a bearer token; needed to listen beyond loopback")
     },
-    setting("retain-epochs", Kind::Value("EPOCHS"), "How many epochs below the tip are kept [default: 2880]"),
+    setting("retain-epochs", Kind::Value("EPOCHS"), "How many epochs below the tip are kept [default: 1440]"),
     setting("log", Kind::Value("text|json"), "The form of log lines [default: text]"),
     setting("log-level", Kind::Value("LEVEL"), "error, warn, info, debug, trace, or a filter such as info,libp2p=debug [default: info]"),
 ];

@@ -120,7 +120,9 @@ struct Card {
     scratch_limit: usize,
     /// Everything is queued here, in order.
     stream: ManuallyDrop<Arc<CudaStream>>,
-    /// For reading what is finished while the other stream goes on.
+    /// For copies that wait for a kernel while the first stream goes on.
+    copies: ManuallyDrop<Arc<CudaStream>>,
+    /// For reading what is finished: nothing queued on it ever waits for a kernel.
     side: ManuallyDrop<Arc<CudaStream>>,
     functions: Vec<(Entry, CudaFunction)>,
     /// Whether `ProductMmaWide` fits.
@@ -154,6 +156,7 @@ impl Card {
         let memory = context.total_mem().unwrap_or(0);
         let free = context.mem_get_info().map_or(memory, |(free, _)| free);
         let stream = context.new_stream().map_err(|error| driver("cuStreamCreate", error))?;
+        let copies = context.new_stream().map_err(|error| driver("cuStreamCreate", error))?;
         let side = context.new_stream().map_err(|error| driver("cuStreamCreate", error))?;
 
         let mut refused = Vec::new();
@@ -193,6 +196,7 @@ impl Card {
             wave,
             scratch_limit: (free / 3).min(SCRATCH_LIMIT),
             stream: ManuallyDrop::new(stream),
+            copies: ManuallyDrop::new(copies),
             side: ManuallyDrop::new(side),
             functions,
             wide,
@@ -246,13 +250,18 @@ impl Card {
         self.check("cuMemcpyHtoDAsync", copied)
     }
 
-    /// Queues a copy of the buffer's beginning to page-locked memory. Read `to` after waiting for an event recorded later.
-    fn queue_download(&self, from: &Buffer, to: &mut HostBuffer) -> Result<(), DeviceFault> {
+    /// Queues a copy of the buffer's beginning to page-locked memory for when the stream has come to `after`, beside what the stream then
+    /// does. Read `to` after waiting for the mark that this returns; until then nothing may write `from`.
+    fn queue_download(&self, after: &Mark, from: &Buffer, to: &mut HostBuffer) -> Result<Mark, DeviceFault> {
         let bytes = from.bytes.min(to.bytes);
+        let none = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: stream and event are alive.
+        self.check("cuStreamWaitEvent", unsafe { result::stream::wait_event(self.copies.cu_stream(), after.event, none) })?;
         // SAFETY: both ends hold `bytes`. The host end is page-locked and stays allocated: dropping it waits for the device, unless that is dead.
         let copied =
-            unsafe { sys::cuMemcpyDtoHAsync_v2(to.address.cast::<c_void>(), from.address, bytes, self.stream.cu_stream()).result() };
-        self.check("cuMemcpyDtoHAsync", copied)
+            unsafe { sys::cuMemcpyDtoHAsync_v2(to.address.cast::<c_void>(), from.address, bytes, self.copies.cu_stream()).result() };
+        self.check("cuMemcpyDtoHAsync", copied)?;
+        self.mark_on(&self.copies)
     }
 
     /// Copies the buffer's beginning from the device now, beside what the stream does. Only for buffers that nothing queued writes.
@@ -343,10 +352,14 @@ impl Card {
 
     /// A point in the stream that can be waited for and timed.
     fn mark(&self) -> Result<Mark, DeviceFault> {
+        self.mark_on(&self.stream)
+    }
+
+    fn mark_on(&self, stream: &CudaStream) -> Result<Mark, DeviceFault> {
         let event = self.check("cuEventCreate", result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
         let mark = Mark { event, shared: Arc::clone(&self.shared) };
         // SAFETY: both were made in this context and are alive.
-        self.check("cuEventRecord", unsafe { result::event::record(event, self.stream.cu_stream()) })?;
+        self.check("cuEventRecord", unsafe { result::event::record(event, stream.cu_stream()) })?;
         Ok(mark)
     }
 
@@ -386,6 +399,7 @@ impl Drop for Card {
             // SAFETY: dropped once, here.
             unsafe {
                 ManuallyDrop::drop(&mut self.stream);
+                ManuallyDrop::drop(&mut self.copies);
                 ManuallyDrop::drop(&mut self.side);
             }
         }

@@ -29,7 +29,7 @@ constexpr u32 CHUNKS = 32;
 
 template <bool BORN, bool HASH>
 struct Layout {
-    static constexpr u32 stages = BORN ? 6 : 4;
+    static constexpr u32 stages = BORN ? 7 : 4;
     static constexpr u32 a_bytes = BORN ? 0 : A_BYTES;
     static constexpr u32 stage_bytes = a_bytes + W_BYTES;
     static constexpr u32 hash_at = stages * stage_bytes;
@@ -91,13 +91,20 @@ template <int PENDING>
 DEV void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(PENDING) : "memory");
 }
-DEV void wgmma_shared(int (&d)[128], u64 a, u64 w) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 " ACC128_NAMES ", %128, %129, 1;" : ACC128 : "l"(a), "l"(w));
+// d = a·w (+ d with `add`).
+DEV void wgmma_shared(int (&d)[128], u64 a, u64 w, bool add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 " ACC128_NAMES ", %128, %129, p;\n}"
+        : ACC128
+        : "l"(a), "l"(w), "r"((u32)add));
 }
-DEV void wgmma_registers(int (&d)[128], const u32 (&a)[4], u64 w) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 " ACC128_NAMES ", {%128,%129,%130,%131}, %132, 1;"
-                 : ACC128
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(w));
+DEV void wgmma_registers(int (&d)[128], const u32 (&a)[4], u64 w, bool add) {
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %133, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 " ACC128_NAMES ", {%128,%129,%130,%131}, %132, p;\n}"
+        : ACC128
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(w), "r"((u32)add));
 }
 
 // Four accumulators to four bytes: shift, saturate to i8, and clear the bytes whose sign is set.
@@ -230,22 +237,30 @@ DEV void product(const TensorMap &a_map, const TensorMap &w_map, const uint4 *__
         auto release = [&](u32 s) {
             if (in_group < CLUSTER) bar_arrive_at(empty(s), in_group);
         };
-        uint4 su, sl;  // the states of the next tile's rows, fetched before the epilogue of this one
+        // BORN: fragments of a block are made while the one before is multiplied, also across tiles; the states of a tile's rows are
+        // fetched one tile ahead.
+        Stream upper, lower;
+        uint4 su, sl;
+        u32 a[2][4][4];
         auto fetch = [&](u32 t) {
-            u64 row = tile_row(t) + own_row;
+            u64 row = tile_row(t < tiles ? t : first) + own_row;
             su = states[row * 4 + q];
             sl = states[(row + 8) * 4 + q];
         };
-        if (BORN && first < tiles) fetch(first);
+        auto begin_rows = [&]() {
+            upper = {su.x, su.y, su.z, su.w};
+            lower = {sl.x, sl.y, sl.z, sl.w};
+        };
+        if (BORN && first < tiles) {
+            fetch(first);
+            begin_rows();
+            born_block(a[0], upper, lower);
+        }
         for (u32 t = first; t < tiles; t += clusters) {
-#pragma unroll
-            for (int i = 0; i < 128; i++) d[i] = 0;
             u32 row = tile_row(t) + own_row, column = tile_column(t);
             u32 previous = ~0u;
             if (BORN) {
-                Stream upper = {su.x, su.y, su.z, su.w}, lower = {sl.x, sl.y, sl.z, sl.w};
-                u32 a[2][4][4];
-                born_block(a[0], upper, lower);
+                fetch(t + clusters);
                 for (u32 kb = 0; kb < k_blocks; kb += 2) {  // k is a multiple of 256
 #pragma unroll
                     for (int half = 0; half < 2; half++) {
@@ -254,13 +269,14 @@ DEV void product(const TensorMap &a_map, const TensorMap &w_map, const uint4 *__
                         u64 w = descriptor(base + s * L::stage_bytes);
                         wgmma_fence();
 #pragma unroll
-                        for (int step = 0; step < 4; step++) wgmma_registers(d, a[half][step], w + 2 * step);
+                        for (int step = 0; step < 4; step++) wgmma_registers(d, a[half][step], w + 2 * step, half || step || kb);
                         wgmma_commit();
                         wgmma_wait<1>();
                         if (previous != ~0u) release(previous);
                         previous = s;
                         ring.advance(STAGES);
-                        born_block(a[half ^ 1], upper, lower);  // one block past the row's end at last: unused
+                        if (half && kb + 2 == k_blocks) begin_rows();
+                        born_block(a[half ^ 1], upper, lower);
                     }
                 }
             } else {
@@ -271,7 +287,7 @@ DEV void product(const TensorMap &a_map, const TensorMap &w_map, const uint4 *__
                     u64 a = descriptor(at + group * 64 * TILE_K), w = descriptor(at + L::a_bytes);
                     wgmma_fence();
 #pragma unroll
-                    for (int step = 0; step < 4; step++) wgmma_shared(d, a + 2 * step, w + 2 * step);
+                    for (int step = 0; step < 4; step++) wgmma_shared(d, a + 2 * step, w + 2 * step, step || kb);
                     wgmma_commit();
                     wgmma_wait<1>();
                     if (previous != ~0u) release(previous);
@@ -283,7 +299,6 @@ DEV void product(const TensorMap &a_map, const TensorMap &w_map, const uint4 *__
 #pragma unroll
             for (int i = 0; i < 128; i++) asm volatile("" : "+r"(d[i])::"memory");
             release(previous);
-            if (BORN && t + clusters < tiles) fetch(t + clusters);
             if (HASH) {
                 bar_wait(hash_empty(group), hash_phase);
                 hash_phase ^= 1;

@@ -10,6 +10,8 @@
 // Matrices are row-major and K-major: a[rows][k], w[neurons][k], y[rows][n]. Rows are padded to 128, n and k to 256: what padding
 // holds is multiplied and never read. Devices are little-endian; the host refuses others.
 
+#define INLINE static inline __attribute__((always_inline))
+
 // ---- BLAKE3 ----
 
 #define CHUNK_START 1u
@@ -46,7 +48,7 @@ __constant uint WORK_ROOT_KEY[8] = {0x16ebde7d, 0x6fa01788, 0x0e61deae, 0x08cb45
     QUARTER(v[3], v[4], v[9], v[14], m[ie], m[if_])
 
 // The sixteen working words after seven rounds; the callers fold them. Chunk and block numbers stay far below 2^32 here.
-static inline void rounds(uint *v, const uint *cv, const uint *m, uint counter, uint length, uint flags) {
+INLINE void rounds(uint *v, const uint *cv, const uint *m, uint counter, uint length, uint flags) {
     v[0] = cv[0], v[1] = cv[1], v[2] = cv[2], v[3] = cv[3], v[4] = cv[4], v[5] = cv[5], v[6] = cv[6], v[7] = cv[7];
     v[8] = IV[0], v[9] = IV[1], v[10] = IV[2], v[11] = IV[3];
     v[12] = counter, v[13] = 0, v[14] = length, v[15] = flags;
@@ -60,7 +62,7 @@ static inline void rounds(uint *v, const uint *cv, const uint *m, uint counter, 
 }
 
 // The next chaining value, in place.
-static inline void compress(uint *cv, const uint *m, uint counter, uint length, uint flags) {
+INLINE void compress(uint *cv, const uint *m, uint counter, uint length, uint flags) {
     uint v[16];
     rounds(v, cv, m, counter, length, flags);
 #pragma unroll
@@ -68,7 +70,7 @@ static inline void compress(uint *cv, const uint *m, uint counter, uint length, 
 }
 
 // Output block number `block` of a hash that is one block long: 64 bytes of the XOF.
-static inline void output_block(uint *out, const uint *key, const uint *m, uint block, uint length) {
+INLINE void output_block(uint *out, const uint *key, const uint *m, uint block, uint length) {
     uint v[16];
     rounds(v, key, m, block, length, CHUNK_START | CHUNK_END | ROOT | DERIVE_KEY_MATERIAL);
 #pragma unroll
@@ -78,23 +80,23 @@ static inline void output_block(uint *out, const uint *key, const uint *m, uint 
     }
 }
 
-static inline void key_words(uint *cv, __constant uint *key) {
+INLINE void key_words(uint *cv, __constant uint *key) {
 #pragma unroll
     for (uint i = 0; i < 8; i++) cv[i] = key[i];
 }
 
 // Eight words, 16-byte aligned.
-static inline void load_words(uint *v, __global const uint *from) {
+INLINE void load_words(uint *v, __global const uint *from) {
     uint4 x = ((__global const uint4 *)from)[0], y = ((__global const uint4 *)from)[1];
     v[0] = x.s0, v[1] = x.s1, v[2] = x.s2, v[3] = x.s3, v[4] = y.s0, v[5] = y.s1, v[6] = y.s2, v[7] = y.s3;
 }
 
-static inline void store_words(__global uint *to, const uint *v) {
+INLINE void store_words(__global uint *to, const uint *v) {
     ((__global uint4 *)to)[0] = (uint4)(v[0], v[1], v[2], v[3]);
     ((__global uint4 *)to)[1] = (uint4)(v[4], v[5], v[6], v[7]);
 }
 
-static inline void store_state(__global uint *to, const uint *v) {
+INLINE void store_state(__global uint *to, const uint *v) {
     store_words(to, v);
     store_words(to + 8, v + 8);
 }
@@ -153,7 +155,7 @@ __kernel void weight_rows(uint layer, uint n, uint cols, uint rows, __global uin
 
 // Where the mma product wants neuron `neuron`: physical row 8j+2q+e of a group of 64 is neuron 16q+2j+e, so that the sixteen
 // accumulators that a lane holds in 64 columns are sixteen neighbouring outputs.
-static inline uint physical_row(uint neuron) {
+INLINE uint physical_row(uint neuron) {
     uint c = neuron & 63;
     return (neuron & ~63u) | (((c >> 1) & 7) << 3) | ((c >> 4) << 1) | (c & 1);
 }
@@ -186,7 +188,7 @@ __kernel void expand_rows(__global const uint4 *states, uint rows, uint cols, ui
 #define TILE_ROWS 128u
 #define GROUP_TILES 8u
 
-static inline uint2 tile_place(uint id, uint row_tiles, uint column_tiles) {
+INLINE uint2 tile_place(uint id, uint row_tiles, uint column_tiles) {
     uint first = id / (GROUP_TILES * column_tiles) * GROUP_TILES;
     uint height = min(GROUP_TILES, row_tiles - first);
     uint inside = id - first * column_tiles;
@@ -206,13 +208,13 @@ static inline uint2 tile_place(uint id, uint row_tiles, uint column_tiles) {
 #define STRING(x) STRING_(x)
 
 // A row of a stage is four pieces of 16 bytes, XORed with the row so that eight rows of one piece fill all banks.
-static inline uint piece(uint row, uint c) { return row * TILE_K + ((c ^ ((row >> 1) & 3)) << 4); }
+INLINE uint piece(uint row, uint c) { return row * TILE_K + ((c ^ ((row >> 1) & 3)) << 4); }
 
-static inline void copy16(uint to, __global const char *from) {
+INLINE void copy16(uint to, __global const char *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"((ulong)from) : "memory");
 }
 
-static inline void load_matrices(uint *r, uint address) {
+INLINE void load_matrices(uint *r, uint address) {
     uint r0, r1, r2, r3;
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3)
@@ -221,7 +223,7 @@ static inline void load_matrices(uint *r, uint address) {
     r[0] = r0, r[1] = r1, r[2] = r2, r[3] = r3;
 }
 
-static inline void mma(int *d, const uint *a, uint w0, uint w1) {
+INLINE void mma(int *d, const uint *a, uint w0, uint w1) {
     int d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3];
     asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+r"(d0), "+r"(d1), "+r"(d2), "+r"(d3)
@@ -230,14 +232,14 @@ static inline void mma(int *d, const uint *a, uint w0, uint w1) {
 }
 
 // Four accumulators to four bytes.
-static inline uint finish4(int x0, int x1, int x2, int x3, uint shift) {
+INLINE uint finish4(int x0, int x1, int x2, int x3, uint shift) {
     uint a = (uint)min(127, max(0, x0) >> shift), b = (uint)min(127, max(0, x1) >> shift);
     uint c = (uint)min(127, max(0, x2) >> shift), d = (uint)min(127, max(0, x3) >> shift);
     return a | b << 8 | c << 16 | d << 24;
 }
 
 // One stage of k, number kb, into its slot; always one group of copies, so that the count of pending groups stays true at the end.
-static inline void fetch(uint base, uint kb, uint k_blocks, __global const char *a_from, __global const char *w_from, uint k, uint row,
+INLINE void fetch(uint base, uint kb, uint k_blocks, __global const char *a_from, __global const char *w_from, uint k, uint row,
                          uint at) {
     if (kb < k_blocks) {
         uint to = base + kb % STAGES * STAGE_BYTES;
@@ -255,14 +257,14 @@ static inline void fetch(uint base, uint kb, uint k_blocks, __global const char 
     asm volatile("cp.async.wait_group " STRING(PENDING) ";" ::: "memory");                  \
     barrier(CLK_LOCAL_MEM_FENCE);
 
-static inline void fragments(uint (*fa)[4], uint (*fw)[4], uint stage, uint a_row, uint a_half, uint w_row, uint w_half, uint step) {
+INLINE void fragments(uint (*fa)[4], uint (*fw)[4], uint stage, uint a_row, uint a_half, uint w_row, uint w_half, uint step) {
 #pragma unroll
     for (uint i = 0; i < 4; i++) load_matrices(fa[i], stage + piece(a_row + i * 16, step * 2 + a_half));
 #pragma unroll
     for (uint i = 0; i < 4; i++) load_matrices(fw[i], stage + A_BYTES + piece(w_row + i * 16, step * 2 + w_half));
 }
 
-static inline void multiply(int (*d)[8][4], uint (*fa)[4], uint (*fw)[4]) {
+INLINE void multiply(int (*d)[8][4], uint (*fa)[4], uint (*fw)[4]) {
 #pragma unroll
     for (uint i = 0; i < 4; i++)
 #pragma unroll
@@ -337,7 +339,7 @@ __kernel __attribute__((reqd_work_group_size(TILE_COLUMNS, 1, 1))) void product(
 // Saturation is never reached: sums stay below 2^27.
 #define DOT4(acc, x, z) acc = dot_acc_sat_4x8packed_ss_int(as_uint(x), as_uint(z), acc)
 #else
-static inline int dot4(int acc, char4 x, char4 z) { return acc + x.s0 * z.s0 + x.s1 * z.s1 + x.s2 * z.s2 + x.s3 * z.s3; }
+INLINE int dot4(int acc, char4 x, char4 z) { return acc + x.s0 * z.s0 + x.s1 * z.s1 + x.s2 * z.s2 + x.s3 * z.s3; }
 #define DOT4(acc, x, z) acc = dot4(acc, as_char4(x), as_char4(z))
 #endif
 
@@ -422,7 +424,7 @@ __kernel void chunk_hashes(__global const uint *y, uint rows, uint m, uint n, __
     store_words(cvs + ((ulong)attempt * groups * panels + chunk) * 8, cv);
 }
 
-static inline uint big_endian(uint x) { return (rotate(x, 8u) & 0x00ff00ffu) | (rotate(x, 24u) & 0xff00ff00u); }
+INLINE uint big_endian(uint x) { return (rotate(x, 8u) & 0x00ff00ffu) | (rotate(x, 24u) & 0xff00ff00u); }
 
 // Merges an attempt's `chunks` (>= 4) chaining values, in place, into its digest, makes its work root and compares it: one work-group an
 // attempt. BLAKE3's tree has the largest power of two on the left: pairing neighbours level by level, an odd last one carried up, gives
@@ -430,8 +432,8 @@ static inline uint big_endian(uint x) { return (rotate(x, 8u) & 0x00ff00ffu) | (
 // no order. Who finds a larger count looks through roots.
 #define TICKET_ITEMS 64u
 __kernel __attribute__((reqd_work_group_size(TICKET_ITEMS, 1, 1))) void tickets(__global const uint *seeds, __global uint *cvs, uint chunks,
-                                                                                uint8 target, __global uint *roots, __global uint *hits,
-                                                                                uint capacity) {
+                                                                                uint4 target_high, uint4 target_low,
+                                                                                __global uint *roots, __global uint *hits, uint capacity) {
     uint attempt = (uint)get_group_id(0), item = (uint)get_local_id(0);
     __global uint *mine = cvs + (ulong)attempt * chunks * 8;
     for (uint count = chunks; count > 1; count = (count + 1) / 2) {
@@ -464,7 +466,8 @@ __kernel __attribute__((reqd_work_group_size(TICKET_ITEMS, 1, 1))) void tickets(
     key_words(root, WORK_ROOT_KEY);
     compress(root, block, 0, 64, CHUNK_START | CHUNK_END | ROOT | DERIVE_KEY_MATERIAL);
     store_words(roots + (ulong)attempt * 8, root);
-    const uint words[8] = {target.s0, target.s1, target.s2, target.s3, target.s4, target.s5, target.s6, target.s7};
+    const uint words[8] = {target_high.s0, target_high.s1, target_high.s2, target_high.s3,
+                           target_low.s0,  target_low.s1,  target_low.s2,  target_low.s3};
     bool hit = true, open = true;
     for (uint i = 0; i < 8; i++) {
         uint x = big_endian(root[i]);
@@ -487,12 +490,12 @@ __kernel void clamp_columns(__global const char4 *w, __global const char4 *marke
     ulong at = get_global_id(0);
     if (at >= (ulong)rows * cols / 4) return;
     char4 v = w[at];
-    char4 floors = marked[at % (cols / 4)] ? (char4)(-127) : (char4)(-128);
-    out[at] = max(v, floors);
+    // A vector's comparison gives -1 where it holds: −128 + 1 there.
+    out[at] = max(v, (char4)(-128) - (marked[at % (cols / 4)] != (char4)(0)));
 }
 
-// out[i] = y[positions[i]].
-__kernel void pick_values(__global const char *y, __global const uint *positions, uint count, __global char *out) {
+// out[i] = y[positions[i]], and 0 for a position that y does not have.
+__kernel void pick_values(__global const char *y, uint y_bytes, __global const uint *positions, uint count, __global char *out) {
     uint i = (uint)get_global_id(0);
-    if (i < count) out[i] = y[positions[i]];
+    if (i < count) out[i] = positions[i] < y_bytes ? y[positions[i]] : 0;
 }

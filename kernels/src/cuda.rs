@@ -191,7 +191,7 @@ impl Entry {
     pub fn shared_bytes(self) -> u32 {
         // Sm90a: stages, the tile that is hashed, two barriers a stage and a consumer group, and 1,024 to align.
         match self {
-            Self::ProductBorn => 6 * 32_768 + (6 + 2) * 16 + 1024,
+            Self::ProductBorn => 7 * 32_768 + (7 + 2) * 16 + 1024,
             Self::ProductStore => 4 * 49_152 + (4 + 2) * 16 + 1024,
             Self::ProductHash => 4 * 49_152 + 32 * 1040 + (4 + 2) * 16 + 1024,
             Self::ProductMma => 98_304,

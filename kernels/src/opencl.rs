@@ -77,6 +77,14 @@ impl Product {
         }
     }
 
+    /// Local memory that `product` takes.
+    pub fn local_bytes(self) -> usize {
+        match self {
+            Self::Mma | Self::MmaWide => 48 << 10,
+            Self::Dp4a | Self::Dot | Self::Plain => 2 * 16 * (128 + 4) * 4,
+        }
+    }
+
     /// Whether weight rows lie in [`physical_row`] order; else in the order of neurons.
     pub fn permuted(self) -> bool {
         matches!(self, Self::Mma | Self::MmaWide)

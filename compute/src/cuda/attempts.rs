@@ -408,8 +408,8 @@ impl Inner {
         let ended = self.card.mark()?;
         let Some(room) = &mut self.room else { unreachable!("prepared above") };
         let Slot { hits, told, .. } = &mut room.slots[slot];
-        self.card.queue_download(hits, told)?;
-        Ok(Flight { first, attempts, slot, began, ended, arrived: self.card.mark()? })
+        let arrived = self.card.queue_download(&ended, hits, told)?;
+        Ok(Flight { first, attempts, slot, began, ended, arrived })
     }
 
     /// Waits for a launch and adds what it found to the report.

@@ -3,4 +3,6 @@
 //! [`sim`] runs many real engines in virtual time under one seed. The programs beside it are a receiving aggregator and the testnet's
 //! conductor. Nothing in here is part of the product.
 
+pub mod aggregator;
 pub mod sim;
+pub mod testnet;

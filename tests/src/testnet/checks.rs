@@ -1,0 +1,232 @@
+//! What must be true when mining has stopped. Each failure is one sentence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use super::run::{AGREE_WITHIN, Options, Scenario, Summary, Yard, get};
+use crate::aggregator::Received;
+
+/// Units that a miner had flushed.
+pub(super) type Acknowledged = BTreeSet<String>;
+
+/// Heads in ten seconds that every run has at least; the schedule aims at five.
+const HEADS_IN_TEN_SECONDS: u64 = 2;
+/// Turned away without blame: a node that was slow or down for a moment sees these from honest peers.
+const BLAMELESS: &[&str] = &["stale", "unknown_parent", "ahead_of_clock", "seen"];
+
+/// The bridge's depth that nodes have unless told otherwise (spec §5).
+const BRIDGE_DEPTH: u64 = 2;
+
+struct Share {
+    epoch: u64,
+    state: String,
+    own: bool,
+    prev_hash: String,
+    work_root: String,
+}
+
+/// All shares of a node by unit.
+async fn shares(yard: &Yard, node: usize) -> anyhow::Result<BTreeMap<String, Share>> {
+    let (mut all, mut cursor) = (BTreeMap::new(), String::new());
+    loop {
+        let page = get(&yard.http, &format!("{}/v1/receipts?limit=256&cursor={cursor}", yard.nodes[node].url)).await?;
+        for row in page["receipts"].as_array().into_iter().flatten() {
+            let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
+            let share = Share {
+                epoch: row["epoch"].as_u64().unwrap_or(0),
+                state: text("state"),
+                own: row["own"] == true,
+                prev_hash: text("prev_hash"),
+                work_root: text("work_root"),
+            };
+            all.insert(text("unit"), share);
+        }
+        match page["next"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Own units that a miner has flushed: what it lists is in its store.
+pub(super) async fn own_units(yard: &Yard, node: usize) -> anyhow::Result<Acknowledged> {
+    Ok(shares(yard, node).await?.into_iter().filter(|(_, share)| share.own).map(|(unit, _)| unit).collect())
+}
+
+/// Roots of the main chain, by a node.
+async fn main_chain(yard: &Yard, node: usize) -> anyhow::Result<BTreeSet<String>> {
+    let (mut roots, mut from) = (BTreeSet::new(), None::<u64>);
+    loop {
+        let from_part = from.map(|h| format!("&from={h}")).unwrap_or_default();
+        let page = get(&yard.http, &format!("{}/v1/heads?limit=256{from_part}", yard.nodes[node].url)).await?;
+        for head in page["heads"].as_array().into_iter().flatten() {
+            roots.extend(head["root"].as_str().map(str::to_owned));
+        }
+        match page["next_from"].as_u64() {
+            Some(next) => from = Some(next),
+            None => return Ok(roots),
+        }
+    }
+}
+
+/// All checks that need the nodes alive.
+pub(super) async fn judge(
+    yard: &Yard,
+    options: &Options,
+    before_kill: &Acknowledged,
+    summary: &mut Summary,
+    failures: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    if summary.agreed_after_ms.is_none() {
+        failures.push(format!("the nodes did not tell one head and one ledger within {} s", AGREE_WITHIN.as_secs()));
+    }
+    let mut stores = Vec::new();
+    for (i, node) in yard.nodes.iter().enumerate() {
+        let status = get(&yard.http, &format!("{}/v1/status", node.url)).await?;
+        let stored = shares(yard, i).await?;
+        one_node(yard, i, &status, &stored, summary, failures);
+        stores.push((status, stored));
+    }
+    let height = stores.first().and_then(|(status, _)| status["tip"]["height"].as_u64()).unwrap_or(0);
+    summary.heads = height;
+    let expected = (summary.seconds as u64 / 10) * HEADS_IN_TEN_SECONDS;
+    if height < expected {
+        failures.push(format!("only {height} heads in {:.0} s, at least {expected} were expected", summary.seconds));
+    }
+
+    // Which shares earn: keyed on a main head, or on a head whose parent is main (or genesis).
+    let mut main = main_chain(yard, 0).await?;
+    main.extend(stores.first().and_then(|(status, _)| status["network"]["genesis"].as_str()).map(str::to_owned));
+    let all: BTreeMap<&String, &Share> = stores.iter().flat_map(|(_, stored)| stored).collect();
+    let parents: BTreeMap<&str, &str> = all.values().map(|share| (share.work_root.as_str(), share.prev_hash.as_str())).collect();
+    let earns = |share: &Share| main.contains(&share.prev_hash) || parents.get(share.prev_hash.as_str()).is_some_and(|parent| main.contains(*parent));
+
+    for (i, node) in yard.nodes.iter().enumerate() {
+        let own: Vec<_> = stores[i].1.iter().filter(|(_, share)| share.own).collect();
+        summary.acknowledged.insert(node.name.clone(), own.len() as u64);
+        if node.miner && own.is_empty() {
+            failures.push(format!("{} acknowledged no share", node.name));
+        }
+        for (unit, share) in own {
+            // After a kill a share of an abandoned branch may have missed the dead node for good; it counts for nobody.
+            if options.scenario == Scenario::Kill && !earns(share) {
+                continue;
+            }
+            for (other, (_, stored)) in yard.nodes.iter().zip(&stores) {
+                match stored.get(unit) {
+                    None => failures.push(format!("{} lacks share {unit} that {} acknowledged for epoch {}", other.name, node.name, share.epoch)),
+                    Some(there) if there.state != share.state => {
+                        failures.push(format!("share {unit} is {} at {} and {} at {}", share.state, node.name, there.state, other.name));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    for unit in before_kill {
+        if !all.contains_key(unit) {
+            failures.push(format!("share {unit} was acknowledged before the kill and is lost"));
+        }
+    }
+    aggregator(yard, options, height, &stores, earns, summary, failures).await
+}
+
+/// What one node tells of itself.
+fn one_node(yard: &Yard, i: usize, status: &Value, stored: &BTreeMap<String, Share>, summary: &mut Summary, failures: &mut Vec<String>) {
+    let node = &yard.nodes[i];
+    let counter = |name: &str| status["counters"][name].as_u64().unwrap_or(0);
+    let audited = stored.values().filter(|share| share.state == "audited").count();
+    if !node.miner && counter("shares_audited") == 0 {
+        failures.push(format!("{} audited nothing", node.name));
+    }
+    for (name, what) in [
+        ("gossip_rejected", "rejected gossip"),
+        ("sync_invalid", "got invalid answers"),
+        ("false_roots", "saw false roots"),
+        ("false_alerts", "saw false alerts"),
+        ("bans", "banned somebody"),
+        ("device_mismatches", "has a device that computes wrongly"),
+        ("gossip_late_verdicts", "gave late verdicts"),
+        ("bridge_refused", "has receipts that the aggregator refused"),
+    ] {
+        if counter(name) > 0 {
+            failures.push(format!("{} {what}: {name} is {}", node.name, counter(name)));
+        }
+    }
+    for (reason, times) in status["rejected"].as_object().into_iter().flatten() {
+        if !BLAMELESS.contains(&reason.as_str()) {
+            failures.push(format!("{} turned receipts away: {reason} {times} times", node.name));
+        }
+    }
+    let own_heads = counter("acknowledged_heads");
+    summary.nodes.insert(
+        node.name.clone(),
+        json!({
+            "role": if node.miner { "miner" } else { "verify-only" },
+            "bridges": node.bridges,
+            "head": status["tip"]["root"], "height": status["tip"]["height"], "ledger_digest": status["ledger_digest"],
+            "own_heads": own_heads, "own_shares": counter("acknowledged"), "late_hits": counter("late_hits"),
+            "shares": stored.len(), "audited": audited,
+            "rejected": status["rejected"], "age": status["receipt_age"],
+            "attempts": status["hash_rate"]["attempts"], "heads_undone": counter("heads_undone"),
+            "connections": status["nodes"],
+        }),
+    );
+    let worst = summary.receipt_age_ms["p99"].as_u64().unwrap_or(0);
+    if let Some(p99) = status["receipt_age"]["p99_ms"].as_u64().filter(|p99| *p99 >= worst) {
+        summary.receipt_age_ms = json!({ "p50": status["receipt_age"]["p50_ms"], "p99": p99, "node": node.name });
+    }
+}
+
+/// Every audited share that earns and is deep enough is at the aggregator; once, with one bridging node.
+async fn aggregator(
+    yard: &Yard,
+    options: &Options,
+    height: u64,
+    stores: &[(Value, BTreeMap<String, Share>)],
+    earns: impl Fn(&Share) -> bool,
+    summary: &mut Summary,
+    failures: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    let received: Received = serde_json::from_value(get(&yard.http, &format!("{}/received", yard.aggregator)).await?).context("reading what the aggregator has")?;
+    let depth = BRIDGE_DEPTH;
+    for (node, (_, stored)) in yard.nodes.iter().zip(stores).filter(|(node, _)| node.bridges) {
+        for (unit, share) in stored.iter().filter(|(_, share)| share.state == "audited") {
+            let times = received.units.get(unit).and_then(|unit| unit.times.get(&node.name)).copied().unwrap_or(0);
+            if times == 0 && earns(share) && height + 1 >= share.epoch + depth {
+                failures.push(format!("{} did not deliver {unit} of epoch {} at height {height}", node.name, share.epoch));
+            }
+        }
+    }
+    for (unit, kept) in &received.units {
+        let times: u64 = kept.times.values().sum();
+        let at_most_once = kept.times.values().all(|&times| times == 1);
+        if !at_most_once || (options.bridges == 1 && times != 1) {
+            failures.push(format!("the aggregator got {unit} {:?} times", kept.times));
+        }
+        summary.delivered_again += times - 1;
+    }
+    for (why, times) in &received.refused {
+        failures.push(format!("the aggregator refused {times} receipts: {why}"));
+    }
+    summary.delivered = received.units.len() as u64;
+    summary.delivery_refused = received.refused;
+    if summary.delivered == 0 {
+        failures.push("nothing was delivered to the aggregator".into());
+    }
+    Ok(())
+}
+
+/// No log has an ERROR line or a panic.
+pub(super) fn logs(dir: &Path, failures: &mut Vec<String>) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return failures.push("the logs cannot be read".into()) };
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log")) {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        for line in text.lines().filter(|line| line.contains(" ERROR ") || line.contains("panicked at")).take(3) {
+            failures.push(format!("{}: {line}", path.file_name().unwrap_or_default().to_string_lossy()));
+        }
+    }
+}

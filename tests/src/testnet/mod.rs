@@ -1,0 +1,15 @@
+//! The yard's conductor: real processes on one machine, watched over HTTP, judged at the end.
+//!
+//! ```text
+//!   gate ◀── miner 1 (bridge) ── miner 2 … ── light node          aggregator ◀── miner 1
+//!              └──────── GET /v1/status, /v1/receipts … ──────────┴──▶ conductor: a line a second, then the checks, then the summary
+//! ```
+//!
+//! It changes nothing that an operator could not change: flags, signals, and `POST /v1/mining`.
+
+mod checks;
+mod process;
+mod run;
+
+pub use process::Binaries;
+pub use run::{Options, Scenario, Summary, conduct};

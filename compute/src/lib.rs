@@ -9,6 +9,10 @@ pub mod conformance;
 pub mod cpu;
 pub mod cuda;
 pub mod health;
+#[cfg(feature = "opencl")]
+pub mod opencl;
+#[cfg(feature = "opencl")]
+mod padded;
 pub mod queue;
 pub mod select;
 pub mod tune;

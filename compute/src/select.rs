@@ -85,16 +85,15 @@ pub fn probe(kind: DeviceKind, devices: Option<&[u32]>, threads: Option<usize>) 
     let pass = |reason: String| Probe { found: Vec::new(), passed_over: vec![PassedOver { kind, index: None, name: None, reason }] };
     match kind {
         DeviceKind::Cuda => cuda::probe(devices),
-        DeviceKind::OpenCl => opencl(devices, pass),
+        #[cfg(feature = "opencl")]
+        DeviceKind::OpenCl => crate::opencl::probe(devices),
+        #[cfg(not(feature = "opencl"))]
+        DeviceKind::OpenCl => pass("this build has no OpenCL: build it with `--features opencl`".into()),
         DeviceKind::Cpu => match CpuBackend::new(threads) {
             Ok(cpu) => Probe { found: vec![Arc::new(cpu)], passed_over: Vec::new() },
             Err(fault) => pass(fault.to_string()),
         },
     }
-}
-
-fn opencl(_devices: Option<&[u32]>, pass: impl Fn(String) -> Probe) -> Probe {
-    pass("this build has no OpenCL: build it with `--features opencl`".into())
 }
 
 /// Chooses. With `Auto` it only fails when the CPU itself cannot be used.

@@ -42,6 +42,16 @@ pub enum Command {
     /// Make, show, import or export the miner's key.
     #[command(subcommand)]
     Key(commands::key::Action),
+    /// Ask a running node who earned what.
+    Ledger(commands::ask::Ledger),
+    /// Ask a running node for stored receipts and their state.
+    Receipts(commands::ask::Receipts),
+    /// Ask a running node for the main chain.
+    Heads(commands::ask::Heads),
+    /// Ask a running node for its peers.
+    Peers,
+    /// Ask a running node for receipts on their way to the aggregator.
+    Outbox(commands::ask::Outbox),
     /// Print the effective configuration and where each value came from; secrets are masked.
     Config,
 }
@@ -53,6 +63,7 @@ fn settings_of(command: &str) -> Vec<&'static str> {
         "bench" => vec!["backend", "devices", "network", "target-ms"],
         "devices" => vec!["backend", "devices"],
         "key" | "new" | "show" | "import" | "export" => vec!["network", "data-dir", "key-file", "identity-file"],
+        "ledger" | "receipts" | "heads" | "peers" | "outbox" => vec!["http", "api-token"],
         _ => settings::all(),
     }
 }
@@ -154,6 +165,11 @@ fn dispatch(cli: Cli, matches: &ArgMatches, environment: Environment) -> Result<
         Some(Command::Bench(arguments)) => commands::bench::run(&arguments, &layers),
         Some(Command::Devices) => commands::devices::run(&layers),
         Some(Command::Key(action)) => commands::key::run(&action, &layers),
+        Some(Command::Ledger(arguments)) => commands::ask::ledger(&arguments, &layers),
+        Some(Command::Receipts(arguments)) => commands::ask::receipts(&arguments, &layers),
+        Some(Command::Heads(arguments)) => commands::ask::heads(&arguments, &layers),
+        Some(Command::Peers) => commands::ask::peers(&layers),
+        Some(Command::Outbox(arguments)) => commands::ask::outbox(&arguments, &layers),
         Some(Command::Config) => commands::config::run(&layers),
     }
 }

@@ -314,6 +314,32 @@ async fn extra_fields_are_covered_by_the_digest_and_large_work_is_not_called_tru
     assert_eq!((status, &json["ok"], &json["root_ok"]), (StatusCode::OK, &json!(false), &json!(null)), "{json}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_that_ask_a_node_print_its_answers() {
+    let server = server(true).await;
+    let address = server.base.trim_start_matches("http://").to_owned();
+    let ask = |args: Vec<String>| {
+        let address = address.clone();
+        tokio::task::spawn_blocking(move || {
+            let base = ["tops-node".to_owned()].into_iter().chain(args).chain(["--http".into(), address]);
+            let env = [("TOPS_API_TOKEN".to_owned(), TOKEN.to_owned())].into_iter().collect();
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let code = tops_node::cli::run(base.map(Into::into), env, &mut out, &mut err);
+            (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        })
+    };
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let (code, out, _) = ask(words("receipts --all --json")).await.unwrap();
+    let all: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, all["receipts"].as_array().unwrap().len(), &all["more"]), (0, 300, &json!(false)));
+    let (code, out, _) = ask(words("receipts --limit 5")).await.unwrap();
+    assert_eq!((code, out.lines().count()), (0, 7), "{out}");
+    for list in ["ledger", "heads", "peers", "outbox --state dead"] {
+        assert_eq!(ask(words(list)).await.unwrap().0, 0, "{list}");
+    }
+    assert_eq!(ask(words("outbox --state lost")).await.unwrap().0, 2);
+}
+
 #[test]
 fn garbage_never_breaks_it() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

@@ -1,5 +1,6 @@
 //! One file a subcommand: its arguments, and a `run` that gives an answer. None of them holds a rule of the protocol.
 
+pub mod ask;
 pub mod attempt;
 pub mod bench;
 pub mod config;

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::mpsc;
 use tops_compute::queue::{Audit, JobFault, JobHandle, Priority as Rank, Queue, SubmitFault};
@@ -21,6 +22,8 @@ pub struct Auditor {
     results: mpsc::Sender<(AuditId, AuditOutcome)>,
     open: HashMap<AuditId, JobHandle>,
     shared: Shared,
+    /// Whether the last audit failed for want of a device.
+    troubled: Arc<AtomicBool>,
 }
 
 /// Forwarding waits for it, so it goes with the alerts; a share that was forwarded already can wait.
@@ -37,20 +40,24 @@ impl Auditor {
     /// In front of these devices; results come out of the receiver.
     pub fn new(queue: Arc<Queue>, shared: Shared) -> (Self, mpsc::Receiver<(AuditId, AuditOutcome)>) {
         let (results, finished) = mpsc::channel(AUDIT_RESULTS);
-        (Self { queue, results, open: HashMap::new(), shared }, finished)
+        (Self { queue, results, open: HashMap::new(), shared, troubled: Arc::default() }, finished)
     }
 
     /// Hands an audit to the devices. `false`: none takes it.
     pub fn audit(&mut self, audit: AuditId, priority: Priority, attempt: Attempt, claimed: Root) -> bool {
         count(&self.shared.counters().audits_requested);
         for &rank in ranks(priority) {
-            let (results, shared) = (self.results.clone(), self.shared.clone());
+            let (results, shared, troubled) = (self.results.clone(), self.shared.clone(), Arc::clone(&self.troubled));
             let done = move |outcome: Result<Audit, JobFault>| {
+                if outcome.is_ok() && troubled.swap(false, Ordering::Relaxed) {
+                    shared.set_device_problem(None);
+                }
                 let outcome = match outcome {
                     Ok(Audit::Holds) => AuditOutcome::Computed(claimed),
                     Ok(Audit::False(truth)) => AuditOutcome::Computed(truth),
                     Err(JobFault::Cancelled | JobFault::Closed) => return,
                     Err(fault) => {
+                        troubled.store(true, Ordering::Relaxed);
                         shared.set_device_problem(Some(fault.to_string()));
                         AuditOutcome::Unable
                     }

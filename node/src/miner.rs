@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -62,7 +62,7 @@ impl Ears {
         let words = self.words.clone();
         move |report| {
             let hits = report.hits.len();
-            if words.try_send(Word::Report(report)).is_err() && hits > 0 {
+            if matches!(words.try_send(Word::Report(report)), Err(TrySendError::Full(_))) && hits > 0 {
                 warn!(hits, "hits were lost: the miner's thread does not take reports");
             }
         }

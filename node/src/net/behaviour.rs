@@ -263,6 +263,9 @@ fn behaviour(key: &Keypair, names: &Names, agent: &str) -> Result<Behaviour, Bui
         throttle_server_period: Duration::from_secs(15),
         confidence_max: 1,
         max_peer_addresses: limits::ADDRESSES_PER_PEER,
+        // Only a rendezvous dials back.
+        use_connected: false,
+        throttle_clients_global_max: 0,
         // Networks of private machines are networks too.
         only_global_ips: false,
         ..Default::default()

@@ -1,15 +1,16 @@
 //! Who may be connected, and once: refuses peers that were dropped for a reason, and keeps one connection of each peer.
 //!
 //! When two nodes dial each other at the same moment, a plain limit of one makes each refuse the other's connection, and both are lost.
-//! Here both ends keep the connection that the smaller peer id dialled, and close the other. A direct connection replaces a relayed one.
+//! Here a second connection is taken, and after a moment both ends keep the one that the smaller peer id dialled and close the other. The
+//! moment also lets a gate dial back to see whether this node can be reached. A direct connection is kept before a relayed one.
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::core::{Endpoint, multiaddr::Protocol};
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -17,24 +18,19 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 
-use super::limits::REFUSED_MAX;
+use super::limits::{REFUSED_MAX, SECOND_CONNECTION};
 
-/// Why a connection was not taken.
+/// The peer was dropped for a reason not long ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Closed {
-    /// The peer was dropped for a reason not long ago.
-    #[error("the peer is refused for now")]
-    Refused,
-    /// There is a connection to this peer already, and it is the one to keep.
-    #[error("the peer is connected already")]
-    Twice,
-}
+#[error("the peer is refused for now")]
+pub struct Refused;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Line {
     id: ConnectionId,
     outbound: bool,
     relayed: bool,
+    since: Instant,
 }
 
 /// The behaviour; it has no protocol of its own.
@@ -79,28 +75,28 @@ impl Gate {
         }
     }
 
-    /// Takes a new line or says why not; lines that it replaces are closed.
-    fn admit(&mut self, peer: PeerId, new: Line) -> Result<(), Closed> {
-        if self.refuses(&peer) {
-            return Err(Closed::Refused);
+    fn admit(&self, peer: &PeerId) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
+        if self.refuses(peer) { Err(ConnectionDenied::new(Refused)) } else { Ok(dummy::ConnectionHandler) }
+    }
+
+    /// Closes second connections whose moment is over.
+    pub fn tidy(&mut self, now: Instant) {
+        for (peer, lines) in self.lines.iter().filter(|(_, lines)| lines.len() > 1) {
+            if lines.iter().any(|line| now.saturating_duration_since(line.since) < SECOND_CONNECTION) {
+                continue;
+            }
+            let Some(kept) = keep(&self.local, peer, lines) else { continue };
+            self.close.extend(lines.iter().filter(|line| line.id != kept).map(|line| (*peer, CloseConnection::One(line.id))));
         }
-        let kept = |line: &Line| line.outbound == (self.local < peer);
-        let better = |old: &Line| {
-            if old.relayed == new.relayed { kept(&new) && !kept(old) } else { old.relayed }
-        };
-        let Some(old) = self.lines.get(&peer) else { return Ok(()) };
-        if !old.iter().all(better) {
-            return Err(Closed::Twice);
+        if !self.close.is_empty() {
+            self.wake();
         }
-        let replaced: Vec<_> = old.iter().map(|line| (peer, CloseConnection::One(line.id))).collect();
-        self.close.extend(replaced);
-        self.wake();
-        Ok(())
     }
 }
 
-fn relayed(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::P2pCircuit)
+/// The connection that both ends keep: direct before relayed, dialled by the smaller id, and of several such the oldest.
+fn keep(local: &PeerId, peer: &PeerId, lines: &[Line]) -> Option<ConnectionId> {
+    lines.iter().min_by_key(|line| (line.relayed, line.outbound != (local < peer), line.since)).map(|line| line.id)
 }
 
 impl NetworkBehaviour for Gate {
@@ -109,13 +105,12 @@ impl NetworkBehaviour for Gate {
 
     fn handle_established_inbound_connection(
         &mut self,
-        id: ConnectionId,
+        _: ConnectionId,
         peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
+        _: &Multiaddr,
+        _: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let line = Line { id, outbound: false, relayed: relayed(local) || relayed(remote) };
-        self.admit(peer, line).map(|()| dummy::ConnectionHandler).map_err(ConnectionDenied::new)
+        self.admit(&peer)
     }
 
     fn handle_pending_outbound_connection(
@@ -125,28 +120,28 @@ impl NetworkBehaviour for Gate {
         _: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        match peer {
-            Some(peer) if self.refuses(&peer) => Err(ConnectionDenied::new(Closed::Refused)),
-            _ => Ok(Vec::new()),
+        if let Some(peer) = peer {
+            self.admit(&peer)?;
         }
+        Ok(Vec::new())
     }
 
     fn handle_established_outbound_connection(
         &mut self,
-        id: ConnectionId,
+        _: ConnectionId,
         peer: PeerId,
-        address: &Multiaddr,
+        _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let line = Line { id, outbound: true, relayed: relayed(address) };
-        self.admit(peer, line).map(|()| dummy::ConnectionHandler).map_err(ConnectionDenied::new)
+        self.admit(&peer)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
-                let line = Line { id: connection_id, outbound: endpoint.is_dialer(), relayed: endpoint.is_relayed() };
+                let line =
+                    Line { id: connection_id, outbound: endpoint.is_dialer(), relayed: endpoint.is_relayed(), since: Instant::now() };
                 self.lines.entry(peer_id).or_default().push(line);
             }
             FromSwarm::ConnectionClosed(ConnectionClosed { peer_id, connection_id, .. }) => {
@@ -178,42 +173,37 @@ impl NetworkBehaviour for Gate {
 mod tests {
     use super::*;
 
-    fn line(n: usize, outbound: bool) -> Line {
-        Line { id: ConnectionId::new_unchecked(n), outbound, relayed: false }
-    }
-
-    fn with(local: PeerId, peer: PeerId, line: Line) -> Gate {
-        let mut gate = Gate::new(local);
-        gate.lines.insert(peer, vec![line]);
-        gate
+    fn line(n: usize, outbound: bool, relayed: bool, since: Instant) -> Line {
+        Line { id: ConnectionId::new_unchecked(n), outbound, relayed, since }
     }
 
     #[test]
-    fn simultaneous_dials_leave_the_same_connection_at_both_ends() {
-        let (a, b) = (PeerId::random(), PeerId::random());
-        let (small, large) = if a < b { (a, b) } else { (b, a) };
-        // Each end has its own dial first and then sees the other's.
-        let mut at_small = with(small, large, line(1, true));
-        assert_eq!(at_small.admit(large, line(2, false)), Err(Closed::Twice));
-        let mut at_large = with(large, small, line(1, true));
-        assert_eq!(at_large.admit(small, line(2, false)), Ok(()));
-        assert_eq!(at_large.close.len(), 1, "the larger one closes its own dial");
-        // And in the other order.
-        let mut at_small = with(small, large, line(1, false));
-        assert_eq!(at_small.admit(large, line(2, true)), Ok(()));
-        let mut at_large = with(large, small, line(1, false));
-        assert_eq!(at_large.admit(small, line(2, true)), Err(Closed::Twice));
-    }
-
-    #[test]
-    fn a_direct_connection_replaces_a_relayed_one_and_not_the_reverse() {
-        let (local, peer) = (PeerId::random(), PeerId::random());
-        for outbound in [false, true] {
-            let mut gate = with(local, peer, Line { relayed: true, ..line(1, outbound) });
-            assert_eq!(gate.admit(peer, line(2, !outbound)), Ok(()));
-            let mut gate = with(local, peer, line(1, outbound));
-            assert_eq!(gate.admit(peer, Line { relayed: true, ..line(2, !outbound) }), Err(Closed::Twice));
+    fn both_ends_keep_the_same_connection() {
+        let (a, b, now) = (PeerId::random(), PeerId::random(), Instant::now());
+        for relayed in [[false, false], [true, false], [false, true]] {
+            // a dialled the first, b the second.
+            let at_a = [line(1, true, relayed[0], now), line(2, false, relayed[1], now)];
+            let at_b = [line(1, false, relayed[0], now), line(2, true, relayed[1], now)];
+            let kept = keep(&a, &b, &at_a);
+            assert_eq!(kept, keep(&b, &a, &at_b));
+            let expected = match relayed {
+                [true, false] => 2,
+                [false, true] => 1,
+                _ => 1 + usize::from(b < a),
+            };
+            assert_eq!(kept, Some(ConnectionId::new_unchecked(expected)));
         }
+    }
+
+    #[test]
+    fn a_second_connection_lives_for_its_moment_only() {
+        let (local, peer, now) = (PeerId::random(), PeerId::random(), Instant::now());
+        let mut gate = Gate::new(local);
+        gate.lines.insert(peer, vec![line(1, true, false, now), line(2, false, false, now)]);
+        gate.tidy(now);
+        assert!(gate.close.is_empty());
+        gate.tidy(now + SECOND_CONNECTION);
+        assert_eq!(gate.close.len(), 1);
     }
 
     #[test]
@@ -221,9 +211,9 @@ mod tests {
         let mut gate = Gate::new(PeerId::random());
         let peer = PeerId::random();
         gate.refuse(peer, Duration::ZERO);
-        assert_eq!(gate.admit(peer, line(1, false)), Ok(()));
+        assert!(gate.admit(&peer).is_ok());
         gate.refuse(peer, Duration::from_secs(60));
-        assert_eq!(gate.admit(peer, line(2, false)), Err(Closed::Refused));
+        assert!(gate.admit(&peer).is_err());
         for _ in 0..2 * REFUSED_MAX {
             gate.refuse(PeerId::random(), Duration::from_secs(30));
         }

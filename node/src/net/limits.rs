@@ -29,6 +29,8 @@ pub const PEERS_FEW: usize = 4;
 pub const IDLE_CONNECTION: Duration = Duration::from_secs(24 * 3600);
 /// A peer that has not said who it is after so long is dropped.
 pub const IDENTIFY_WITHIN: Duration = Duration::from_secs(10);
+/// How long a second connection of a peer may stand beside the first.
+pub const SECOND_CONNECTION: Duration = Duration::from_secs(2);
 /// How long a peer that was dropped for a reason is refused.
 pub const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// Refused peers that are remembered; the one whose time ends first is forgotten.

@@ -31,7 +31,7 @@ use tracing::{debug, info, trace, warn};
 use super::behaviour::{Behaviour, Event, Names, SyncEvent, swarm};
 use super::book::{Book, Reach, reach};
 use super::codec::{RawReply, WireFault};
-use super::gate::Closed;
+use super::gate::Refused;
 use super::{limits, scoring};
 use crate::state::{PeerInfo, Shared, count};
 
@@ -186,7 +186,10 @@ pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
             Err(e) if matches!(address.iter().next(), Some(Protocol::Ip6(_))) => {
                 warn!(%address, error = %e, "not listening here: this machine may have no IPv6")
             }
-            Err(e) => bail!("cannot listen on {address} ({e}): is another node running? choose another address with --listen"),
+            Err(e) => {
+                let why = anyhow::Error::from(e).root_cause().to_string();
+                bail!("cannot listen on {address} ({why}): is another node running? choose another address with --listen")
+            }
         }
     }
     if listening == 0 && !settings.listen.is_empty() {
@@ -231,6 +234,12 @@ pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
         seconds: Instant::now(),
     };
     Ok(Net { commands: command_tx, events: event_rx, view, task: tokio::spawn(task.run()), peer_id: local })
+}
+
+/// From a port of its own: two nodes that dial each other from the ports that they listen on can end up with one TCP connection that both
+/// believe to have opened, and no handshake succeeds on that.
+fn to(peer: PeerId, addresses: Vec<Multiaddr>, condition: PeerCondition) -> DialOpts {
+    DialOpts::peer_id(peer).addresses(addresses).condition(condition).allocate_new_port().build()
 }
 
 struct Connected {
@@ -437,10 +446,10 @@ impl Task {
                 }
                 self.book.failed(peer, dial, true, now);
             }
-            // It answered; the connection was one too many.
+            // Not its fault: this node did not want it now.
             DialError::Denied { cause } => {
-                let twice = cause.downcast_ref::<Closed>().is_some_and(|closed| *closed == Closed::Twice);
-                self.book.failed(peer, dial, !twice, now);
+                let refused = cause.downcast_ref::<Refused>().is_some();
+                self.book.failed(peer, dial, !refused, now);
             }
             DialError::DialPeerConditionFalse(_) => self.book.failed(peer, dial, false, now),
             _ => self.book.failed(peer, dial, true, now),
@@ -475,6 +484,10 @@ impl Task {
         let came_up = node && !connected.up;
         connected.up |= node;
         let number = connected.number;
+        // A rendezvous tells whether others reach this node; nodes have better things to do.
+        if !node && info.protocols.contains(&autonat::DEFAULT_PROTOCOL_NAME) {
+            self.swarm.behaviour_mut().autonat.add_server(peer, None);
+        }
         let addresses = self.book.learn(peer, info.listen_addrs, heard, now);
         if info.protocols.contains(&self.kad) {
             for address in addresses {
@@ -717,6 +730,7 @@ impl Task {
 
     fn turn(&mut self) {
         let now = Instant::now();
+        self.swarm.behaviour_mut().gate.tidy(now);
         self.discover(now);
         if now.duration_since(self.seconds) >= limits::HEARTBEAT {
             self.seconds = now;
@@ -748,9 +762,7 @@ impl Task {
                 |peer| peers.contains_key(peer) || gate.refuses(peer),
                 now,
             );
-            dials.extend(due.into_iter().map(|(peer, addresses)| {
-                DialOpts::peer_id(peer).addresses(addresses).condition(PeerCondition::DisconnectedAndNotDialing).build()
-            }));
+            dials.extend(due.into_iter().map(|(peer, addresses)| to(peer, addresses, PeerCondition::DisconnectedAndNotDialing)));
             for opts in dials {
                 let (dial, peer) = (opts.connection_id(), opts.get_peer_id());
                 if let Err(error) = self.swarm.dial(opts) {

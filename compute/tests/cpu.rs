@@ -6,11 +6,11 @@ use tops_compute::cpu::isa::Isa;
 
 #[test]
 fn every_instruction_set_conforms() {
-    for isa in Isa::detected() {
-        for threads in [1, 3] {
-            let backend = CpuBackend::with_isa(isa, Some(threads)).unwrap();
-            conformance::run(&backend, Level::Quick, 0x7095).unwrap_or_else(|fault| panic!("{} on {threads} threads: {fault}", isa.name()));
-        }
+    // Most of the time goes into the reference, so only the set that is used runs on both.
+    let cases = Isa::detected().into_iter().map(|isa| (isa, 3)).chain([(Isa::best(), 1)]);
+    for (isa, threads) in cases {
+        let backend = CpuBackend::with_isa(isa, Some(threads)).unwrap();
+        conformance::run(&backend, Level::Quick, 0x7095).unwrap_or_else(|fault| panic!("{} on {threads} threads: {fault}", isa.name()));
     }
 }
 

@@ -1,5 +1,7 @@
 //! The bridge against a real receiver over HTTP: every class of answer, with the store that it reads.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

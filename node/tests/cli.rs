@@ -1,5 +1,7 @@
 //! The binary as a user runs it: output, exit codes, files; against the published vectors.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 

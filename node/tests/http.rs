@@ -1,5 +1,7 @@
 //! The HTTP interface over a real socket, a real store in memory and a real engine's view.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -254,6 +256,19 @@ async fn metrics_are_openmetrics_without_peers() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     assert!(!text.contains("16Uiu2HA") && !text.contains(&server.own.to_hex()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_connection_does_not_keep_it_from_ending() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let served = tokio::spawn(http::serve(listener, axum::Router::new(), async move { drop(stopped.await) }));
+    let mut half = tokio::net::TcpStream::connect(address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut half, b"GET / HTTP/1.1\r\n").await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    stop.send(()).unwrap();
+    tokio::time::timeout(http::LAST_ANSWERS * 3, served).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]

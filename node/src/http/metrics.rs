@@ -11,10 +11,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use tops_compute::queue::LaneReport;
 use tops_protocol::engine::SyncState;
 
 use super::{Api, Devices, Parts, Problem};
 use crate::state::{Counters, Shared};
+
+/// A metric of every device: name, help, and where it is in a report.
+type Column = (&'static str, &'static str, fn(&LaneReport) -> f64);
 
 /// Reads everything at scrape time.
 struct NodeCollector {
@@ -125,7 +129,7 @@ impl NodeCollector {
 
     fn lanes(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let lanes = (self.devices)();
-        let columns: [(&str, &str, fn(&tops_compute::queue::LaneReport) -> f64); 5] = [
+        let columns: [Column; 5] = [
             ("device_busy_seconds", "Time that the device itself computed", |l| l.busy.as_secs_f64()),
             ("device_operations", "Operations mined", |l| l.mined_ops as f64),
             ("device_attempts", "Attempts mined", |l| l.mined as f64),
@@ -138,7 +142,7 @@ impl NodeCollector {
                 ConstCounter::new(column(lane)).encode(metric.encode_family(&[("device", lane.device.label())])?)?;
             }
         }
-        let gauges: [(&str, &str, fn(&tops_compute::queue::LaneReport) -> f64); 3] = [
+        let gauges: [Column; 3] = [
             ("device_queued", "Urgent jobs waiting", |l| l.queued as f64),
             ("device_batch", "Attempts a search", |l| f64::from(l.batch)),
             ("device_benched", "1 when the device gets no more work", |l| f64::from(u8::from(l.benched.is_some()))),

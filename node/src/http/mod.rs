@@ -51,6 +51,8 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection on which nothing came for so long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// After the word to stop, requests that are being answered get so long.
+pub const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// Rows of a page unless the client asks for fewer or more; the store has its own bound.
 pub const PAGE_DEFAULT: usize = 100;
 
@@ -228,7 +230,27 @@ fn shows(request: &Request, token: &Secret) -> bool {
     given.is_some_and(|given| blake3::hash(given) == blake3::hash(token.expose().as_bytes()))
 }
 
-/// Serves until `stop` is done, then finishes what is being answered.
+/// Serves until `stop` is done, then finishes what is being answered, within [`LAST_ANSWERS`].
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-    axum::serve(listen::Bounded::new(listener, CONNECTIONS_MAX, IDLE_TIMEOUT), router).with_graceful_shutdown(stop).await
+    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
+    let told = async move {
+        stop.await;
+        stopping.send_replace(true);
+        // Kept until the server has ended, so that the other receiver sees the word and not a closed channel.
+        std::future::pending::<()>().await;
+    };
+    let mut seen = stopped.clone();
+    let until = async move {
+        // A channel that closed means the same.
+        let _ = seen.wait_for(|stop| *stop).await;
+    };
+    let server = axum::serve(listen::Bounded::new(listener, CONNECTIONS_MAX, IDLE_TIMEOUT), router).with_graceful_shutdown(until);
+    tokio::select! {
+        served = async { server.await } => served,
+        () = told => Ok(()),
+        () = async {
+            let _ = stopped.wait_for(|stop| *stop).await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        } => Ok(()),
+    }
 }

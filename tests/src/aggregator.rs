@@ -70,7 +70,12 @@ fn lock(received: &Mutex<Received>) -> MutexGuard<'_, Received> {
     received.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn take(State(inner): State<Arc<Inner>>, Query(sender): Query<Sender>, headers: HeaderMap, body: String) -> (StatusCode, Json<Value>) {
+async fn take(
+    State(inner): State<Arc<Inner>>,
+    Query(sender): Query<Sender>,
+    headers: HeaderMap,
+    body: String,
+) -> (StatusCode, Json<Value>) {
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or("").to_owned();
     let checked = {
         let inner = Arc::clone(&inner);

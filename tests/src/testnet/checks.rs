@@ -102,7 +102,9 @@ pub(super) async fn judge(
     main.extend(stores.first().and_then(|(status, _)| status["network"]["genesis"].as_str()).map(str::to_owned));
     let all: BTreeMap<&String, &Share> = stores.iter().flat_map(|(_, stored)| stored).collect();
     let parents: BTreeMap<&str, &str> = all.values().map(|share| (share.work_root.as_str(), share.prev_hash.as_str())).collect();
-    let earns = |share: &Share| main.contains(&share.prev_hash) || parents.get(share.prev_hash.as_str()).is_some_and(|parent| main.contains(*parent));
+    let earns = |share: &Share| {
+        main.contains(&share.prev_hash) || parents.get(share.prev_hash.as_str()).is_some_and(|parent| main.contains(*parent))
+    };
 
     for (i, node) in yard.nodes.iter().enumerate() {
         let own: Vec<_> = stores[i].1.iter().filter(|(_, share)| share.own).collect();
@@ -117,7 +119,8 @@ pub(super) async fn judge(
             }
             for (other, (_, stored)) in yard.nodes.iter().zip(&stores) {
                 match stored.get(unit) {
-                    None => failures.push(format!("{} lacks share {unit} that {} acknowledged for epoch {}", other.name, node.name, share.epoch)),
+                    None => failures
+                        .push(format!("{} lacks share {unit} that {} acknowledged for epoch {}", other.name, node.name, share.epoch)),
                     Some(there) if there.state != share.state => {
                         failures.push(format!("share {unit} is {} at {} and {} at {}", share.state, node.name, there.state, other.name));
                     }
@@ -191,7 +194,8 @@ async fn aggregator(
     summary: &mut Summary,
     failures: &mut Vec<String>,
 ) -> anyhow::Result<()> {
-    let received: Received = serde_json::from_value(get(&yard.http, &format!("{}/received", yard.aggregator)).await?).context("reading what the aggregator has")?;
+    let received: Received = serde_json::from_value(get(&yard.http, &format!("{}/received", yard.aggregator)).await?)
+        .context("reading what the aggregator has")?;
     let depth = BRIDGE_DEPTH;
     for (node, (_, stored)) in yard.nodes.iter().zip(stores).filter(|(node, _)| node.bridges) {
         for (unit, share) in stored.iter().filter(|(_, share)| share.state == "audited") {

@@ -8,7 +8,7 @@
 //! It changes nothing that an operator could not change: flags, signals, and `POST /v1/mining`.
 
 mod checks;
-mod process;
+pub mod process;
 mod run;
 
 pub use process::Binaries;

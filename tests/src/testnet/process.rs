@@ -26,6 +26,29 @@ impl Binaries {
         }
         Ok(Self(dir))
     }
+    /// Those of `TOPS_BIN_DIR`, or else built now, in the profile of the tests, into the target directory of this program.
+    ///
+    /// # Errors
+    /// When they do not build.
+    pub fn built() -> anyhow::Result<Self> {
+        if let Some(dir) = std::env::var_os("TOPS_BIN_DIR") {
+            return Self::new(dir.into());
+        }
+        let own = std::env::current_exe().context("finding this program")?;
+        let Some(debug) = own.ancestors().nth(2) else { bail!("{} is not in a target directory", own.display()) };
+        let Some(target) = debug.parent() else { bail!("{} is not in a target directory", own.display()) };
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status = std::process::Command::new(cargo)
+            .args(["build", "--quiet", "-p", "tops-node", "-p", "tops-bootstrap", "-p", "tops-tests", "--bins", "--target-dir"])
+            .arg(target)
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status()
+            .context("starting cargo")?;
+        if !status.success() {
+            bail!("the programs do not build");
+        }
+        Self::new(debug.to_owned())
+    }
     /// One of them.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)

@@ -281,7 +281,8 @@ async fn start(options: &Options, dir: &Path, file: &Path, network: &NetworkSpec
     let gate = Process::start("bootstrap", &dir.join("bootstrap.log"), command)?;
     let bootstrap = first_line(&addr, START_WITHIN).await?;
 
-    let mut yard = Yard { nodes: Vec::new(), http, aggregator, gate: Some(gate), receiver: Some(receiver), binaries: options.binaries.clone() };
+    let mut yard =
+        Yard { nodes: Vec::new(), http, aggregator, gate: Some(gate), receiver: Some(receiver), binaries: options.binaries.clone() };
     let miners = options.nodes - 2;
     for i in 1..=miners + 1 {
         let miner = i <= miners;
@@ -362,7 +363,7 @@ impl Yard {
     /// One line for people.
     async fn line(&self, elapsed: u64) -> String {
         let all = self.status().await;
-        let number = |path: &str| all.iter().map(move |s| s.as_ref().and_then(|s| s.pointer(path)).and_then(Value::as_f64).unwrap_or(0.0));
+        let number = |path: &'static str| all.iter().map(move |s| s.as_ref().and_then(|s| s.pointer(path)).and_then(Value::as_f64).unwrap_or(0.0));
         let heights: Vec<String> = number("/tip/height").map(|h| format!("{h:.0}")).collect();
         let peers: Vec<String> = number("/nodes").map(|n| format!("{n:.0}")).collect();
         format!(
@@ -406,7 +407,8 @@ impl Yard {
         while began.elapsed() < AGREE_WITHIN + Duration::from_secs(3) {
             let now = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             let all = self.status().await;
-            let shown: Vec<Value> = all.iter().map(|s| s.as_ref().map_or(Value::Null, |s| json!([s["tip"]["root"], s["ledger_digest"]]))).collect();
+            let shown: Vec<Value> =
+                all.iter().map(|s| s.as_ref().map_or(Value::Null, |s| json!([s["tip"]["root"], s["ledger_digest"]]))).collect();
             let one = shown.first().filter(|first| !first.is_null() && shown.iter().all(|other| other == *first)).cloned();
             since = match (since, one) {
                 (Some((at, what)), Some(one)) if what == one => Some((at, what)),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tops_compute::backend::{Backend, DeviceKind, Probe};
-use tops_compute::select::{self, Choice, Wanted};
+use tops_compute::select::{self, Choice, Selection, Wanted};
 
 use crate::config::BackendChoice;
 
@@ -26,13 +26,18 @@ pub fn probe(choice: BackendChoice, wanted: Option<&[u32]>) -> Probe {
     all
 }
 
-/// The devices to work with, the fastest first; on a machine with GPUs the CPU is not among them unless it is asked for.
-pub fn open(choice: BackendChoice, wanted: Option<&[u32]>) -> anyhow::Result<Vec<Arc<dyn Backend>>> {
+/// Everything to work with, the CPU always among it, and why the rest was passed over.
+pub fn select(choice: BackendChoice, wanted: Option<&[u32]>) -> anyhow::Result<Selection> {
     let choice = match choice {
         BackendChoice::Auto => Choice::Auto,
         BackendChoice::Only(kind) => Choice::Only(kind),
     };
-    let selection = select::select(&Wanted { choice, devices: wanted, threads: None })?;
+    Ok(select::select(&Wanted { choice, devices: wanted, threads: None })?)
+}
+
+/// The devices to work with, the fastest first; on a machine with GPUs the CPU is not among them unless it is asked for.
+pub fn open(choice: BackendChoice, wanted: Option<&[u32]>) -> anyhow::Result<Vec<Arc<dyn Backend>>> {
+    let selection = self::select(choice, wanted)?;
     Ok(selection.devices.into_iter().filter(|d| d.mines).map(|d| d.backend).collect())
 }
 

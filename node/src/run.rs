@@ -17,14 +17,16 @@ use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tops_compute::backend::{Backend, DeviceFault, DeviceKind};
+use tops_compute::backend::{Backend, DeviceFault, DeviceKind, Stop};
 use tops_compute::cpu::CpuBackend;
 use tops_compute::queue::{LaneSpec, Queue, QueueOptions};
+use tops_compute::select::{Selected, Selection};
+use tops_compute::tune::Tuner;
 use tops_protocol::engine::{self, Engine, Mining};
 use tops_protocol::work::v1::AttemptV1;
 use tops_protocol::{Attempt, Height, Root, Text};
 use tops_store::{Store, StoreFault, Writer};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::auditor::Auditor;
 use crate::bridge::{Bridge, Tell};
@@ -74,7 +76,8 @@ impl Running {
 /// # Errors
 /// One sentence that says what is missing, or the store's fault.
 pub fn run(config: Config) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("node").build().context("the system gives no threads")?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("node").build().context("the system gives no threads")?;
     runtime.block_on(async {
         let running = start(config).await?;
         shutdown::on_signals(running.stop.clone());
@@ -117,8 +120,10 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     );
 
     let store = open_store(&config, &shared)?;
-    let backends = open_devices(&config)?;
-    let driver_hint = backends.first().map_or_else(|| Text::cleaned("cpu"), |b| Text::cleaned(&format!("{} {}", b.device().label(), b.device().name)));
+    let devices = open_devices(&config)?;
+    // What receipts call the driver: the first device that mines.
+    let hint = devices.iter().find(|d| d.mines).or(devices.first()).map(|d| d.backend.device());
+    let driver_hint = hint.map_or_else(|| Text::cleaned("cpu"), |d| Text::cleaned(&format!("{} {} {}", d.label(), d.name, d.driver)));
     let engine_config = engine::Config {
         network: config.network.clone(),
         mining: (!config.verify_only).then(|| Mining { miner: key.public(), device_did, driver_hint }),
@@ -147,7 +152,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     };
 
     let ears = miner::ears();
-    let queue = start_queue(&config, backends, ears.sink())?;
+    let queue = start_queue(&config, devices, ears.sink())?;
     let (auditor, audited) = Auditor::new(Arc::clone(&queue), shared.clone());
     let miner = if config.verify_only {
         None
@@ -155,15 +160,29 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         let terms = Terms { miner: key.public(), shape: config.network.shape(), target: config.target };
         Some(Miner::start(ears, Arc::clone(&queue), terms, clock.clone(), shared.clone()).context("the system gives no thread")?)
     };
-    let (verifier, verified) =
-        Verifier::start(config.network.clone(), (!config.verify_only).then_some(key), shared.clone()).context("the system gives no threads")?;
+    let (verifier, verified) = Verifier::start(config.network.clone(), (!config.verify_only).then_some(key), shared.clone())
+        .context("the system gives no threads")?;
     let writer = Writer::start(Arc::clone(&store))?;
 
     let (words, delivered) = driver::bridge_words();
     let bridge = start_bridge(&config, &store, &shared, words, stopped.clone())?;
     let (http, served) = start_http(&config, &store, &shared, &queue, stopped.clone()).await?;
 
-    let parts = Parts { engine, clock, shared: shared.clone(), net, verifier, verified, auditor, audited, miner, store, writer, delivered, stop: stopped };
+    let parts = Parts {
+        engine,
+        clock,
+        shared: shared.clone(),
+        net,
+        verifier,
+        verified,
+        auditor,
+        audited,
+        miner,
+        store,
+        writer,
+        delivered,
+        stop: stopped,
+    };
     let watcher = tokio::spawn(driver::watch_loop(shared.clone()));
     let ending = stop.clone();
     let all = tokio::spawn(async move {
@@ -190,7 +209,12 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
 fn lock(data_dir: &Path) -> anyhow::Result<File> {
     std::fs::create_dir_all(data_dir).with_context(|| format!("the data directory {} cannot be made", data_dir.display()))?;
     let path = data_dir.join(LOCK);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).with_context(|| format!("{} cannot be opened", path.display()))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("{} cannot be opened", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!("another node works in {}: stop it, or choose another --data-dir", data_dir.display()),
@@ -214,33 +238,49 @@ fn restore(config: engine::Config, store: &dyn Store) -> Result<Engine, StoreFau
     Ok(Engine::restore(config, snapshot))
 }
 
-fn open_devices(config: &Config) -> anyhow::Result<Vec<Arc<dyn Backend>>> {
-    let mut backends = devices::open(config.backend, config.devices.as_deref())?;
-    for backend in &backends {
-        info!(device = %backend.device(), "using");
+/// The devices that were chosen, each with whether it mines here. The CPU is always among them: hits of a GPU are recomputed by it, and audits
+/// go on when every GPU is gone.
+fn open_devices(config: &Config) -> anyhow::Result<Vec<Selected>> {
+    let Selection { mut devices, passed_over } = devices::select(config.backend, config.devices.as_deref())?;
+    for passed in passed_over {
+        debug!(kind = %passed.kind, index = passed.index, reason = passed.reason, "a device was passed over");
     }
-    // Hits of a GPU are recomputed by the CPU, and audits go on when every GPU is gone.
-    if !backends.iter().any(|b| b.device().kind == DeviceKind::Cpu) {
-        let cpu = CpuBackend::new(None).context("the CPU cannot be used")?;
-        info!(device = %cpu.device(), "using, to recompute only");
-        backends.push(Arc::new(cpu));
+    for selected in &mut devices {
+        selected.mines &= !config.verify_only;
+        info!(device = %selected.backend.device(), mines = selected.mines, "using");
     }
-    Ok(backends)
+    Ok(devices)
+}
+
+/// How many attempts a GPU should be given at once, measured at the first start with it. The CPU's number is found while it mines, at no loss.
+fn lanes(config: &Config, devices: Vec<Selected>) -> Vec<LaneSpec> {
+    let mut tuner = Tuner::open(Some(&config.data_dir.join("tuned.json")));
+    let tuned = |Selected { backend, mines }: Selected| {
+        let gpu = backend.device().kind != DeviceKind::Cpu;
+        let measured = (mines && gpu).then(|| tuner.tune(&*backend, config.network.shape(), config.target, &Stop::new()));
+        let batch = match measured {
+            Some(Ok(tuned)) => {
+                info!(device = backend.device().label(), batch = tuned.batch, attempts_per_sec = tuned.attempts_per_sec as u64, "tuned");
+                Some(tuned.batch)
+            }
+            Some(Err(fault)) => {
+                warn!(device = backend.device().label(), %fault, "not tuned: the batch is found while mining");
+                None
+            }
+            None => None,
+        };
+        LaneSpec { backend, mines, batch }
+    };
+    devices.into_iter().map(tuned).collect()
 }
 
 fn start_queue(
     config: &Config,
-    backends: Vec<Arc<dyn Backend>>,
+    devices: Vec<Selected>,
     sink: impl Fn(tops_compute::queue::MiningReport) + Send + Sync + 'static,
 ) -> anyhow::Result<Arc<Queue>> {
-    let gpus = backends.iter().any(|b| b.device().kind != DeviceKind::Cpu);
-    let lane = |backend: Arc<dyn Backend>| {
-        // Beside a GPU the CPU's cores are better spent on feeding it and on what must be recomputed.
-        let mines = !config.verify_only && (!gpus || backend.device().kind != DeviceKind::Cpu);
-        LaneSpec { backend, mines, batch: None }
-    };
     let options = QueueOptions { target: config.target, bundle_dir: Some(config.data_dir.join("bundles")) };
-    let queue = Queue::start(backends.into_iter().map(lane).collect(), options, sink).context("the system gives no threads")?;
+    let queue = Queue::start(lanes(config, devices), options, sink).context("the system gives no threads")?;
     Ok(Arc::new(queue))
 }
 
@@ -286,9 +326,9 @@ async fn start_http(
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<(Option<SocketAddr>, Option<JoinHandle<()>>)> {
     let Some(address) = config.http else { return Ok((None, None)) };
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("HTTP cannot listen on {address}: is another node running? choose another address with --http, or --http off"))?;
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("HTTP cannot listen on {address}: is another node running? choose another address with --http, or --http off")
+    })?;
     let bound = listener.local_addr().context("the HTTP address is unknown")?;
     let cpu = CpuBackend::new(Some(1)).context("the CPU cannot be used")?;
     // Weak, so that a connection that lingers does not keep the devices.

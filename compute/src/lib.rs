@@ -14,5 +14,6 @@ pub mod opencl;
 #[cfg(feature = "opencl")]
 mod padded;
 pub mod queue;
+mod sample;
 pub mod select;
 pub mod tune;

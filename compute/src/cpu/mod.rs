@@ -234,7 +234,7 @@ impl CpuBackend {
         self.layer(&x, mixed.as_ref().unwrap_or(&layers.first), v1::SHIFT, &mut y1, split);
         self.layer(&y1, &layers.second, v1::SHIFT, &mut y2, split);
         let n = shape.n() as usize;
-        let sample: Vec<u8> = v1::sample_positions(&seed, shape)
+        let sample: Vec<u8> = crate::sample::positions(&seed, shape)
             .into_iter()
             .map(|p| layout::value(&y2, p as usize / n, p as usize % n, layers.second.strips))
             .collect();

@@ -51,7 +51,7 @@ pub(crate) fn prepare(attempt: &AttemptV1, step: usize) -> Prepared {
         marked.resize(padded_k, 0);
         marked
     });
-    Prepared { a, marked, positions: v1::sample_positions(&seed, shape) }
+    Prepared { a, marked, positions: crate::sample::positions(&seed, shape) }
 }
 
 /// `w` (inputs × columns, row-major) as one row an output neuron, padded to `rows` rows of `inputs`; neuron j lies in row `place(j)`.

@@ -154,7 +154,7 @@ fn prepare(attempt: &AttemptV1) -> Prepared {
         marked.resize(padded_k, 0);
         marked
     });
-    Prepared { a, marked, positions: v1::sample_positions(&seed, shape) }
+    Prepared { a, marked, positions: crate::sample::positions(&seed, shape) }
 }
 
 /// `w` (inputs × n, row-major) as n_padded rows of padded inputs, in the order that the products read.

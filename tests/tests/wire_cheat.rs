@@ -205,6 +205,7 @@ impl Mouth {
             listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
             external: Vec::new(),
             bootstrap: vec![format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", range.nodes[0].p2p).parse().unwrap()],
+            mdns: false,
         };
         let Net { commands, mut events, .. } = start(settings, shared).unwrap();
         let answers = commands.clone();

@@ -363,7 +363,8 @@ impl Yard {
     /// One line for people.
     async fn line(&self, elapsed: u64) -> String {
         let all = self.status().await;
-        let number = |path: &'static str| all.iter().map(move |s| s.as_ref().and_then(|s| s.pointer(path)).and_then(Value::as_f64).unwrap_or(0.0));
+        let number =
+            |path: &'static str| all.iter().map(move |s| s.as_ref().and_then(|s| s.pointer(path)).and_then(Value::as_f64).unwrap_or(0.0));
         let heights: Vec<String> = number("/tip/height").map(|h| format!("{h:.0}")).collect();
         let peers: Vec<String> = number("/nodes").map(|n| format!("{n:.0}")).collect();
         format!(

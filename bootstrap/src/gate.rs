@@ -272,15 +272,17 @@ impl Gate {
         if self.addresses.contains(&address) {
             return Ok(());
         }
+        self.addresses.push(address.clone());
+        if let Some(file) = file {
+            // Written aside and renamed, so that a reader never sees half of it.
+            let aside = file.with_extension("new");
+            let text: String = self.addresses.iter().map(|address| format!("{address}\n")).collect();
+            std::fs::write(&aside, text)
+                .and_then(|()| std::fs::rename(&aside, file))
+                .with_context(|| format!("{} cannot be written", file.display()))?;
+        }
         println!("{address}");
-        self.addresses.push(address);
-        let Some(file) = file else { return Ok(()) };
-        // Written aside and renamed, so that a reader never sees half of it.
-        let aside = file.with_extension("new");
-        let text: String = self.addresses.iter().map(|address| format!("{address}\n")).collect();
-        std::fs::write(&aside, text)
-            .and_then(|()| std::fs::rename(&aside, file))
-            .with_context(|| format!("{} cannot be written", file.display()))
+        Ok(())
     }
 
     fn on(&mut self, event: SwarmEvent<Event>) {

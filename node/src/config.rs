@@ -108,6 +108,8 @@ pub struct Config {
     pub external_addresses: Vec<Multiaddr>,
     /// Mine without having heard from a peer: said by the operator, or nobody to hear from on a network that is not `main`.
     pub alone: bool,
+    /// Look for peers on the local network too.
+    pub mdns: bool,
     /// Where the store lives.
     pub data_dir: PathBuf,
     /// The miner's key.
@@ -277,6 +279,10 @@ pub fn device_list(text: &str) -> Result<Vec<u32>, String> {
     if numbers.len() == given && given <= DEVICES_MAX { Ok(numbers) } else { Err(fault()) }
 }
 
+fn did(text: &str) -> Result<Text, String> {
+    Text::new(text).ok_or_else(|| "it must have 1 to 128 printable ASCII characters without quote and backslash".into())
+}
+
 fn http_url(text: &str) -> Result<Url, String> {
     let fault = || "it must be an http:// or https:// address".to_owned();
     let url = Url::parse(text).map_err(|_| fault())?;
@@ -347,6 +353,30 @@ pub fn http_choice(layers: &Layers) -> Result<(Option<SocketAddr>, Option<Secret
     Ok((reader.required("http", &format!("127.0.0.1:{HTTP_PORT}"), listen_http)?, reader.value("api-token", "", token)?))
 }
 
+/// Where the original solo worker posted its receipts.
+pub const SOLO_AGGREGATOR: &str = "http://localhost:8081/verify";
+
+/// What the solo worker needs beside a key and a device.
+#[derive(Debug, Clone)]
+pub struct SoloChoice {
+    /// Where receipts go.
+    pub aggregator: Url,
+    /// The device's name; `None`: a did:key of the key.
+    pub device_did: Option<Text>,
+    /// How long an attempt should take.
+    pub target: Duration,
+}
+
+/// Settings of the solo worker.
+pub fn solo_choice(layers: &Layers) -> Result<SoloChoice, ConfigFault> {
+    let mut reader = Reader { layers, shown: Vec::new() };
+    Ok(SoloChoice {
+        aggregator: reader.required("aggregator-url", SOLO_AGGREGATOR, http_url)?,
+        device_did: reader.value("device-did", "", did)?,
+        target: target_choice(layers)?,
+    })
+}
+
 /// Log settings alone.
 pub fn logging_choice(layers: &Layers) -> Result<Logging, ConfigFault> {
     logging(&mut Reader { layers, shown: Vec::new() })
@@ -410,10 +440,9 @@ impl Config {
         let listen = r.addresses("listen", &default_listen())?;
         let external_addresses = r.addresses("external-address", &[])?;
         let alone = r.required("alone", "false", switch)?;
+        let mdns = r.required("mdns", "false", switch)?;
         let KeyChoice { data_dir, key, identity_file } = keys(r, &network)?;
-        let device_did = r.value("device-did", "", |text| {
-            Text::new(text).ok_or_else(|| "it must have 1 to 128 printable ASCII characters without quote and backslash".into())
-        })?;
+        let device_did = r.value("device-did", "", did)?;
         let verify_only = r.required("verify-only", "false", switch)?;
         let backend = r.required("backend", if verify_only { "cpu" } else { "auto" }, self::backend)?;
         let devices = r.value("devices", "", device_list)?;
@@ -449,6 +478,7 @@ impl Config {
         let lonely = bootstrap.is_empty() && network.name != "main";
         Ok(Self {
             alone: alone || lonely,
+            mdns,
             bridge: aggregator.is_some().then_some(Bridge { scope, shard, depth }),
             network: network.spec,
             network_name: network.name,
@@ -478,7 +508,7 @@ impl Config {
 
     /// Whether this node would wait for a peer without having anybody to call.
     pub fn waits_for_a_caller(&self) -> bool {
-        self.bootstrap.is_empty() && !self.alone
+        self.bootstrap.is_empty() && !self.alone && !self.mdns
     }
 }
 

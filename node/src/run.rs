@@ -146,6 +146,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             listen: config.listen.clone(),
             external: config.external_addresses.clone(),
             bootstrap: config.bootstrap.clone(),
+            mdns: config.mdns,
         };
         let (stop, stopped) = watch::channel(false);
         (net::start(settings, shared.clone())?, stop, stopped)

@@ -55,6 +55,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("listen", Kind::List("MULTIADDR"), "Where to listen [default: TCP and QUIC on port 4069, IPv4 and IPv6]"),
     setting("external-address", Kind::List("MULTIADDR"), "An address under which others reach this node"),
     setting("alone", Kind::Switch, "Mine without having heard from a peer, also on main"),
+    setting("mdns", Kind::Switch, "Look for peers on the local network too"),
     setting("data-dir", Kind::Value("DIR"), "Where this node keeps its store and key [default: the XDG data home, tops/<network>]"),
     setting(
         "key-file",

@@ -46,6 +46,7 @@ impl Node {
             listen: vec![listen.parse().unwrap()],
             external: vec![],
             bootstrap: bootstrap.iter().map(|a| a.parse().unwrap()).collect(),
+            mdns: false,
         };
         Self { net: start(settings, shared.clone()).unwrap(), shared }
     }

@@ -12,9 +12,10 @@ use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits, identify, kad, memory_connection_limits, noise, ping, tcp,
-    yamux,
+    PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits, identify, kad, mdns, memory_connection_limits, noise, ping,
+    tcp, yamux,
 };
 use tops_protocol::NetworkTag;
 use tops_protocol::engine::Topic;
@@ -42,6 +43,8 @@ pub struct Behaviour {
     pub ping: ping::Behaviour,
     /// Whether others can reach this node.
     pub autonat: autonat::Behaviour,
+    /// Neighbours, when the operator wants them.
+    pub mdns: Toggle<mdns::tokio::Behaviour>,
     /// The table of peers.
     pub kad: kad::Behaviour<MemoryStore>,
     /// Receipts on their way to everybody.
@@ -59,6 +62,8 @@ pub enum Event {
     Ping(ping::Event),
     /// Whether others reach this node.
     Autonat(autonat::Event),
+    /// A neighbour.
+    Mdns(mdns::Event),
     /// The table of peers.
     Kad(Box<kad::Event>),
     /// A gossiped message, a subscription.
@@ -89,6 +94,11 @@ impl From<ping::Event> for Event {
 impl From<autonat::Event> for Event {
     fn from(event: autonat::Event) -> Self {
         Self::Autonat(event)
+    }
+}
+impl From<mdns::Event> for Event {
+    fn from(event: mdns::Event) -> Self {
+        Self::Mdns(event)
     }
 }
 impl From<kad::Event> for Event {
@@ -161,6 +171,9 @@ pub enum BuildFault {
     /// The system's resolver settings.
     #[error("the system's DNS settings cannot be read: {0}")]
     Dns(#[from] std::io::Error),
+    /// No socket for multicast.
+    #[error("neighbours cannot be looked for ({0}): leave out --mdns")]
+    Mdns(std::io::Error),
     /// A setting that contradicts another.
     #[error("the gossip settings are wrong: {0}")]
     Gossip(String),
@@ -249,7 +262,7 @@ fn counts() -> connection_limits::ConnectionLimits {
         .with_max_established_per_peer(Some(2))
 }
 
-fn behaviour(key: &Keypair, names: &Names, agent: &str) -> Result<Behaviour, BuildFault> {
+fn behaviour(key: &Keypair, names: &Names, agent: &str, neighbours: bool) -> Result<Behaviour, BuildFault> {
     let local = key.public().to_peer_id();
     let identify = identify::Config::new(names.identify(), key.public())
         .with_agent_version(agent.to_owned())
@@ -280,6 +293,9 @@ fn behaviour(key: &Keypair, names: &Names, agent: &str) -> Result<Behaviour, Bui
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping),
         autonat: autonat::Behaviour::new(local, autonat),
+        mdns: Toggle::from(
+            neighbours.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).transpose().map_err(BuildFault::Mdns)?,
+        ),
         kad: table(local, names),
         gossip: gossip(names)?,
         sync: request_response::Behaviour::with_codec(SyncCodec, [(names.sync(), ProtocolSupport::Full)], sync),
@@ -293,12 +309,12 @@ fn multiplexer() -> yamux::Config {
     config
 }
 
-/// TCP and QUIC, noise, yamux, names resolved by the system, and every protocol of a node.
+/// TCP and QUIC, noise, yamux, names resolved by the system, and every protocol of a node; `neighbours`: mDNS too.
 ///
 /// # Errors
 /// [`BuildFault`] when the machine has no resolver settings or a setting contradicts another.
-pub fn swarm(key: Keypair, names: &Names, agent: &str) -> Result<Swarm<Behaviour>, BuildFault> {
-    let behaviour = behaviour(&key, names, agent)?;
+pub fn swarm(key: Keypair, names: &Names, agent: &str, neighbours: bool) -> Result<Swarm<Behaviour>, BuildFault> {
+    let behaviour = behaviour(&key, names, agent, neighbours)?;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
         .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexer)?

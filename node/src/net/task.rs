@@ -20,7 +20,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::request_response::{self, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, autonat, identify, kad, ping};
+use libp2p::{Multiaddr, PeerId, Swarm, autonat, identify, kad, mdns, ping};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -50,6 +50,8 @@ pub struct Settings {
     pub external: Vec<Multiaddr>,
     /// Whom to call first.
     pub bootstrap: Vec<Multiaddr>,
+    /// Whether to look for neighbours by mDNS.
+    pub mdns: bool,
 }
 
 /// How a question ended.
@@ -178,7 +180,7 @@ pub struct Net {
 /// When an IPv4 address cannot be listened on (IPv6 may be missing on a machine), or the transports cannot be made.
 pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
     let names = Names::new(settings.tag);
-    let mut swarm = swarm(settings.key.clone(), &names, &settings.agent).context("the network cannot be started")?;
+    let mut swarm = swarm(settings.key.clone(), &names, &settings.agent, settings.mdns).context("the network cannot be started")?;
     let mut listening = 0usize;
     for address in &settings.listen {
         match swarm.listen_on(address.clone()) {
@@ -379,6 +381,12 @@ impl Task {
                 debug!(?new, "whether others reach this node");
             }
             SwarmEvent::Behaviour(Event::Autonat(_)) => {}
+            SwarmEvent::Behaviour(Event::Mdns(mdns::Event::Discovered(neighbours))) => {
+                for (peer, address) in neighbours {
+                    self.book.learn(peer, [address], Reach::Private, now);
+                }
+            }
+            SwarmEvent::Behaviour(Event::Mdns(mdns::Event::Expired(_))) => {}
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.book.answered(&peer_id, connection_id);
                 count(&self.shared.counters().connections_opened);

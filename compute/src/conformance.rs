@@ -3,6 +3,7 @@
 //! It knows nothing of the device but its `Backend`; cases are drawn from a fixed seed, so that a failure can be repeated. The reference
 //! is slow, so the quick level keeps to small shapes; the full level goes to 8192 columns, 256 rows, and is for a night or a GPU.
 
+use rayon::prelude::*;
 use tops_protocol::work::v1::{self, AttemptV1, ShapeV1, Variant};
 use tops_protocol::work::{self, Weights};
 use tops_protocol::{Attempt, Millis, Nonce, PublicKey, Root, Shape, U256};
@@ -136,7 +137,7 @@ fn batches(backend: &dyn Backend, level: Level, shape: Shape, weights: &Weights,
     let most = affordable(level, shape);
     for len in [1, 2, 3, 5, 7, 11, 17, 33].into_iter().filter(|&len| len <= most) {
         let attempts: Vec<Attempt> = (0..len).map(|_| draw.attempt(shape)).collect();
-        let expected: Vec<Root> = attempts.iter().map(|attempt| work::root(attempt, weights)).collect();
+        let expected: Vec<Root> = attempts.par_iter().map(|attempt| work::root(attempt, weights)).collect();
         let case = format!("{len} roots of {shape}");
         same(&case, &expected, &ask(&case, || backend.roots(&attempts))?)?;
     }
@@ -159,8 +160,11 @@ fn searches(backend: &dyn Backend, level: Level, shape: Shape, weights: &Weights
             count,
             target: U256::MAX,
         };
-        let all: Vec<(Nonce, Root)> =
-            (0..count).filter_map(|i| job.attempt(i)).map(|attempt| (attempt.nonce, work::root(&attempt, weights))).collect();
+        let all: Vec<(Nonce, Root)> = (0..count)
+            .into_par_iter()
+            .filter_map(|i| job.attempt(i))
+            .map(|attempt| (attempt.nonce, work::root(&attempt, weights)))
+            .collect();
         let mut tickets: Vec<U256> = all.iter().map(|(_, root)| root.ticket()).collect();
         tickets.sort_unstable();
         let targets = [("all", U256::MAX), ("one", tickets[0]), ("none", tickets[0] - U256::from(1)), ("half", tickets[tickets.len() / 2])];

@@ -63,9 +63,12 @@ pub struct Bridge {
 
 /// What came of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
+pub(crate) enum Outcome {
+    /// The aggregator has it.
     Taken { note: String },
+    /// It does not want it, ever.
     Refused { note: String },
+    /// It may want it later; not before `after`, when it said so.
     Again { note: String, after: Option<Duration> },
 }
 
@@ -83,19 +86,8 @@ enum Place {
 impl Bridge {
     /// A bridge to this address.
     pub fn new(url: Url, store: Arc<dyn Store>, shared: Shared, tell: Tell) -> anyhow::Result<Self> {
-        let mut client =
-            Client::builder().redirect(redirect::Policy::none()).timeout(REQUEST_TIMEOUT).user_agent(shared.identity().agent.clone());
-        let local = match url.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(name)) => name == "localhost",
-            None => false,
-        };
-        if local {
-            // A proxy for the world is none for this machine.
-            client = client.no_proxy();
-        }
-        Ok(Self { url, client: client.build().context("the client for the aggregator could not be made")?, store, shared, tell })
+        let client = client(&url, &shared.identity().agent)?;
+        Ok(Self { url, client, store, shared, tell })
     }
 
     /// Delivers until `stop` is done; requests that are then in flight are given up and repeated after the next start.
@@ -123,7 +115,7 @@ impl Bridge {
                             failing = true;
                             count(&self.shared.counters().bridge_retries);
                             self.mark(unit, note.clone()).await;
-                            let pause = after.unwrap_or_else(|| jitter(attempts)).clamp(BACKOFF_MIN, BACKOFF_MAX);
+                            let pause = pause(attempts, after);
                             tracing::debug!(%unit, note, pause_ms = pause.as_millis() as u64, "the aggregator did not take a receipt yet");
                             Some(Place::Later { at: Instant::now() + pause })
                         }
@@ -142,7 +134,7 @@ impl Bridge {
                         let (client, url) = (self.client.clone(), self.url.clone());
                         running.spawn(async move {
                             let (unit, attempts) = (row.unit, row.attempts);
-                            (unit, attempts, send(&client, url, &row).await)
+                            (unit, attempts, post(&client, url, &unit.to_hex(), row.text).await)
                         });
                     }
                 }
@@ -215,6 +207,27 @@ impl Bridge {
     }
 }
 
+/// An HTTP client for this address: no redirects, bounded in time.
+pub(crate) fn client(url: &Url, agent: &str) -> anyhow::Result<Client> {
+    let mut client = Client::builder().redirect(redirect::Policy::none()).timeout(REQUEST_TIMEOUT).user_agent(agent);
+    let local = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    if local {
+        // A proxy for the world is none for this machine.
+        client = client.no_proxy();
+    }
+    client.build().context("the client for the aggregator could not be made")
+}
+
+/// The pause before the next try, within [`BACKOFF_MIN`] and [`BACKOFF_MAX`].
+pub(crate) fn pause(attempts: u32, asked: Option<Duration>) -> Duration {
+    asked.unwrap_or_else(|| jitter(attempts)).clamp(BACKOFF_MIN, BACKOFF_MAX)
+}
+
 /// Full jitter: anything up to twice the former bound, from [`BACKOFF_MIN`] to [`BACKOFF_MAX`].
 fn jitter(attempts: u32) -> Duration {
     let bound = BACKOFF_MIN.saturating_mul(1 << attempts.min(7)).clamp(BACKOFF_MIN * 2, BACKOFF_MAX);
@@ -229,9 +242,9 @@ struct Verdict {
     error: Option<String>,
 }
 
-async fn send(client: &Client, url: Url, row: &OutboxRow) -> Outcome {
-    let request =
-        client.post(url).header(CONTENT_TYPE, "application/json").header("Idempotency-Key", row.unit.to_hex()).body(row.text.clone());
+/// Posts one receipt in text form under an idempotency key.
+pub(crate) async fn post(client: &Client, url: Url, key: &str, text: String) -> Outcome {
+    let request = client.post(url).header(CONTENT_TYPE, "application/json").header("Idempotency-Key", key).body(text);
     let mut answer = match request.send().await {
         Ok(answer) => answer,
         // The address may hold a password, the error's text may hold the address.

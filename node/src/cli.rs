@@ -42,6 +42,8 @@ pub enum Command {
     /// Make, show, import or export the miner's key.
     #[command(subcommand)]
     Key(commands::key::Action),
+    /// The original solo worker: no network; v1 receipts are posted to an aggregator.
+    Work(commands::work::Arguments),
     /// Ask a running node who earned what.
     Ledger(commands::ask::Ledger),
     /// Ask a running node for stored receipts and their state.
@@ -63,6 +65,7 @@ fn settings_of(command: &str) -> Vec<&'static str> {
         "bench" => vec!["backend", "devices", "network", "target-ms"],
         "devices" => vec!["backend", "devices"],
         "key" | "new" | "show" | "import" | "export" => vec!["network", "data-dir", "key-file", "identity-file"],
+        "work" => vec!["network", "data-dir", "key-file", "device-did", "backend", "devices", "target-ms", "aggregator-url"],
         "ledger" | "receipts" | "heads" | "peers" | "outbox" => vec!["http", "api-token"],
         _ => settings::all(),
     }
@@ -165,6 +168,7 @@ fn dispatch(cli: Cli, matches: &ArgMatches, environment: Environment) -> Result<
         Some(Command::Bench(arguments)) => commands::bench::run(&arguments, &layers),
         Some(Command::Devices) => commands::devices::run(&layers),
         Some(Command::Key(action)) => commands::key::run(&action, &layers),
+        Some(Command::Work(arguments)) => commands::work::run(&arguments, &layers, cli.json),
         Some(Command::Ledger(arguments)) => commands::ask::ledger(&arguments, &layers),
         Some(Command::Receipts(arguments)) => commands::ask::receipts(&arguments, &layers),
         Some(Command::Heads(arguments)) => commands::ask::heads(&arguments, &layers),

@@ -8,6 +8,7 @@ pub mod devices;
 pub mod key;
 pub mod mine;
 pub mod verify;
+pub mod work;
 
 use tops_protocol::Shape;
 

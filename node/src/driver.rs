@@ -10,13 +10,13 @@
 //! or "failed", or a peer hears nothing. A fault of the store ends the node: it could promise nothing any more.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tops_protocol::engine::{Answer, AnswerId, AuditId, AuditOutcome, Engine, Input, Job, Note, Output, Peer, Reply, Verdict};
 use tops_protocol::{Millis, UnitId};
@@ -100,6 +100,32 @@ pub fn bridge_words() -> (mpsc::Sender<Delivered>, mpsc::Receiver<Delivered>) {
     mpsc::channel(BRIDGE_WORDS)
 }
 
+/// How many commits the writer has flushed, and whether one failed. A number and not a channel, so that no word of the writer can be lost.
+#[derive(Default)]
+struct Flushes {
+    count: AtomicU64,
+    fault: Mutex<Option<StoreFault>>,
+    news: Notify,
+}
+
+impl Flushes {
+    fn tell(&self, outcome: Result<(), StoreFault>) {
+        match outcome {
+            Ok(()) => {
+                self.count.fetch_add(1, Ordering::Release);
+            }
+            Err(fault) => {
+                self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+            }
+        }
+        self.news.notify_one();
+    }
+
+    fn fault(&self) -> Option<StoreFault> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 struct Driver {
     engine: Engine,
     clock: Clock,
@@ -114,7 +140,9 @@ struct Driver {
     desk: Desk,
     /// What waits for each commit that is not flushed, oldest first.
     then: VecDeque<Vec<Output>>,
-    flushed: mpsc::Sender<Result<(), StoreFault>>,
+    flushes: Arc<Flushes>,
+    /// How many flushed commits have been followed up.
+    followed: u64,
     net_view: watch::Receiver<Arc<crate::net::task::NetView>>,
     viewed: Instant,
     nodes: usize,
@@ -132,7 +160,7 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
         Some((miner, found)) => (Some(miner), found),
         None => (None, mpsc::channel(1).1),
     };
-    let (flushed, mut flushes) = mpsc::channel(COMMITS_IN_FLIGHT + 1);
+    let flushes = Arc::new(Flushes::default());
     let desk = Desk::start(store, commands.clone(), shared.clone())?;
     let mut driver = Driver {
         engine,
@@ -146,7 +174,8 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
         writer,
         desk,
         then: VecDeque::new(),
-        flushed,
+        flushes: Arc::clone(&flushes),
+        followed: 0,
         net_view,
         viewed: Instant::now(),
         nodes: 0,
@@ -161,10 +190,13 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
         // Full of commits: nothing new is taken until one is flushed.
         let room = driver.then.len() < COMMITS_IN_FLIGHT;
         tokio::select! {
-            Some(flush) = flushes.recv() => match flush {
-                Ok(()) => driver.flushed(),
-                Err(e) => { fault = Some(e); break }
-            },
+            () = flushes.news.notified() => {
+                driver.flushed();
+                fault = flushes.fault();
+                if fault.is_some() {
+                    break;
+                }
+            }
             _ = ticks.tick() => driver.tick(room),
             Some((audit, outcome)) = audited.recv(), if room => {
                 driver.auditor.finished(audit);
@@ -189,7 +221,7 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
     }
     driver.rest().await;
     if fault.is_none() {
-        fault = driver.flush(&mut flushes).await;
+        fault = driver.flush().await;
     }
     // Threads that wait to hand over a result are let go by closing the channels; joining them blocks, so it happens elsewhere.
     drop((verified, audited, found, events, delivered));
@@ -287,11 +319,14 @@ impl Driver {
         self.shared.reject(Rejection { at: self.clock.now(), stage, reason, detail, peer: name, miner: None });
     }
 
-    /// The oldest commit is durable.
+    /// The oldest commits may be durable: what waited for them follows.
     fn flushed(&mut self) {
-        count(&self.shared.counters().commits);
-        if let Some(then) = self.then.pop_front() {
-            self.carry_out(then);
+        while self.followed < self.flushes.count.load(Ordering::Acquire) {
+            self.followed += 1;
+            count(&self.shared.counters().commits);
+            if let Some(then) = self.then.pop_front() {
+                self.carry_out(then);
+            }
         }
     }
 
@@ -338,14 +373,10 @@ impl Driver {
     }
 
     fn commit(&mut self, batch: Vec<tops_protocol::engine::Op>, then: Vec<Output>) {
-        let flushed = self.flushed.clone();
+        let flushes = Arc::clone(&self.flushes);
         self.then.push_back(then);
-        let told = move |outcome| {
-            // One place for each commit in flight, so it fits; at the end nobody listens.
-            let _ = flushed.try_send(outcome);
-        };
-        // The writer's queue is as long as the number of commits in flight that the loop allows, so this does not wait.
-        self.writer.submit(batch, Box::new(told));
+        // The writer's queue is about as long as the number of commits in flight that the loop allows; at worst this waits for one flush.
+        self.writer.submit(batch, Box::new(move |outcome| flushes.tell(outcome)));
     }
 
     fn answer(&mut self, answer: AnswerId, with: Answer) {
@@ -380,7 +411,8 @@ impl Driver {
             Note::Tip { root, height, undone: 0 } => info!(height = height.0, %root, "new head"),
             Note::Tip { root, height, undone } => info!(height = height.0, %root, undone, "new head on another branch"),
             Note::Accepted { unit, head, audited, age_ms, .. } => debug!(%unit, head, audited, age_ms, "accepted"),
-            Note::Acknowledged { unit, head } => info!(%unit, head, "own share is durable and public"),
+            Note::Acknowledged { unit, head: true } => info!(%unit, "own head is durable and public"),
+            Note::Acknowledged { unit, head: false } => debug!(%unit, "own share is durable and public"),
             Note::FalseRoot { miner, banned } => warn!(%miner, banned, "a receipt has a false root"),
             Note::Refused { fault } => debug!(%fault, "refused"),
             Note::FalseAlert => debug!("an alert is false"),
@@ -423,19 +455,19 @@ impl Driver {
     }
 
     /// Waits for the commits under way and carries out what waited for them: what is durable may still be published.
-    async fn flush(&mut self, flushes: &mut mpsc::Receiver<Result<(), StoreFault>>) -> Option<StoreFault> {
+    async fn flush(&mut self) -> Option<StoreFault> {
         let until = tokio::time::Instant::now() + FLUSH_WITHIN;
-        while !self.then.is_empty() {
-            match tokio::time::timeout_at(until, flushes.recv()).await {
-                Ok(Some(Ok(()))) => self.flushed(),
-                Ok(Some(Err(fault))) => return Some(fault),
-                Ok(None) | Err(_) => {
-                    warn!(commits = self.then.len(), "the store did not flush in time");
-                    return None;
-                }
+        let flushes = Arc::clone(&self.flushes);
+        loop {
+            self.flushed();
+            if self.then.is_empty() || flushes.fault().is_some() {
+                return flushes.fault();
+            }
+            if tokio::time::timeout_at(until, flushes.news.notified()).await.is_err() {
+                warn!(commits = self.then.len(), "the store did not flush in time");
+                return None;
             }
         }
-        None
     }
 }
 

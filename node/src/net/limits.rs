@@ -120,9 +120,12 @@ pub const SYNC_STREAMS_PER_PEER: usize = 16;
 /// Events on their way from the network to the loop. Full: gossip is ignored and counted as overflow, questions are dropped; comings and
 /// goings of peers and own questions' answers wait in the network task (bounded by connections and open questions).
 pub const NET_EVENTS: usize = 8_192;
+/// Comings, goings and answers that the loop has not taken. Full: the network task turns to nothing else until the loop takes some.
+pub const NET_BACKLOG: usize = 4_096;
 /// Commands on their way from the loop to the network. Full (the network task stands still): the command is dropped and counted.
 pub const NET_COMMANDS: usize = 16_384;
-/// Bytes that wait for a verifier. Full: gossip is ignored and counted as overflow, an answer fails.
+/// Bytes that wait for a verifier, and drafts for their signature. Full: gossip is ignored and counted as overflow, an answer fails, a hit is
+/// lost and that is said.
 pub const VERIFIER_QUEUE: usize = 4_096;
 /// Verified receipts on their way to the loop. Full: verifiers wait, and their queue fills.
 pub const VERIFIER_RESULTS: usize = 1_024;
@@ -130,17 +133,13 @@ pub const VERIFIER_RESULTS: usize = 1_024;
 pub const VERIFIER_MEMO: usize = 16_384;
 /// Verifier threads at most.
 pub const VERIFIER_THREADS_MAX: usize = 4;
-/// Audits that wait for a device. Full: the engine is told that no device could do it.
-pub const AUDIT_QUEUE: usize = 4_096;
-/// Finished audits on their way to the loop. Full: auditors wait.
-pub const AUDIT_RESULTS: usize = 4_096;
+/// Finished audits on their way to the loop: as many as the devices' queue holds of all priorities, so it is never full.
+pub const AUDIT_RESULTS: usize = 8_192;
 /// Hits on their way to the loop. Full: the miner waits, which is what it should do.
 pub const MINER_HITS: usize = 1_024;
-/// Drafts that wait for their signature; signing is 24 µs. Full: the draft is dropped and said in the log.
-pub const SIGN_QUEUE: usize = 1_024;
 /// Questions whose rows wait to be read from the store. Full: the question is dropped.
 pub const ANSWER_QUEUE: usize = 256;
-/// Batches that are given to the store and not flushed. Full: the loop stops taking new work until one is.
+/// Batches that are given to the store and not flushed. Full: the loop takes nothing new until one is.
 pub const COMMITS_IN_FLIGHT: usize = 1_024;
 /// Words of the bridge on their way to the loop. Full: the bridge waits.
 pub const BRIDGE_WORDS: usize = 1_024;

@@ -311,9 +311,10 @@ impl Task {
         let events = self.events.clone();
         loop {
             self.flush_backlog();
+            let room = self.backlog.len() < limits::NET_BACKLOG;
             tokio::select! {
-                event = self.swarm.select_next_some() => self.on_swarm(event),
-                command = self.commands.recv() => match command {
+                event = self.swarm.select_next_some(), if room => self.on_swarm(event),
+                command = self.commands.recv(), if room => match command {
                     Some(command) => self.on_command(command),
                     None => break,
                 },

@@ -1,6 +1,7 @@
 //! `/metrics`: OpenMetrics, collected from the shared state at each scrape. No label names a peer or a miner, so their number is fixed.
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::header;
@@ -11,19 +12,24 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use tops_compute::health::Reading;
 use tops_compute::queue::LaneReport;
 use tops_protocol::engine::SyncState;
 
-use super::{Api, Devices, Parts, Problem};
+use super::devices::Sensors;
+use super::{Api, Parts, Problem};
 use crate::state::{Counters, Shared};
 
 /// A metric of every device: name, help, and where it is in a report.
 type Column = (&'static str, &'static str, fn(&LaneReport) -> f64);
 
+/// Likewise of a sensor; not every device has each.
+type Sensor = (&'static str, &'static str, fn(&Reading) -> Option<f64>);
+
 /// Reads everything at scrape time.
 struct NodeCollector {
     shared: Shared,
-    devices: Devices,
+    sensors: Arc<Sensors>,
 }
 
 impl fmt::Debug for NodeCollector {
@@ -33,18 +39,22 @@ impl fmt::Debug for NodeCollector {
 }
 
 /// A registry with the node's collector.
-pub(super) fn registry(parts: &Parts) -> Registry {
+pub(super) fn registry(parts: &Parts, sensors: Arc<Sensors>) -> Registry {
     let mut registry = Registry::with_prefix("tops");
-    registry.register_collector(Box::new(NodeCollector { shared: parts.shared.clone(), devices: parts.devices.clone() }));
+    registry.register_collector(Box::new(NodeCollector { shared: parts.shared.clone(), sensors }));
     registry
 }
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
-    let mut text = String::new();
-    match prometheus_client::encoding::text::encode(&mut text, &api.0.metrics) {
-        Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
-        Err(_) => Problem::own("the metrics could not be written".into()).into_response(),
+    // Sensors may block.
+    let encoded = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &api.0.metrics).map(|()| text)
+    });
+    match encoded.await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Ok(Err(_)) | Err(_) => Problem::own("the metrics could not be written".into()).into_response(),
     }
 }
 
@@ -128,7 +138,7 @@ impl NodeCollector {
     }
 
     fn lanes(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let lanes = (self.devices)();
+        let seen = self.sensors.look();
         let columns: [Column; 5] = [
             ("device_busy_seconds", "Time that the device itself computed", |l| l.busy.as_secs_f64()),
             ("device_operations", "Operations mined", |l| l.mined_ops as f64),
@@ -138,7 +148,7 @@ impl NodeCollector {
         ];
         for (name, help, column) in columns {
             let mut metric = e.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for lane in &lanes {
+            for (lane, _) in &seen {
                 ConstCounter::new(column(lane)).encode(metric.encode_family(&[("device", lane.device.label())])?)?;
             }
         }
@@ -149,8 +159,22 @@ impl NodeCollector {
         ];
         for (name, help, column) in gauges {
             let mut metric = e.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            for lane in &lanes {
+            for (lane, _) in &seen {
                 ConstGauge::new(column(lane)).encode(metric.encode_family(&[("device", lane.device.label())])?)?;
+            }
+        }
+        let sensors: [Sensor; 4] = [
+            ("device_power_watts", "Drawn power", |r| r.power_watts),
+            ("device_temperature_celsius", "Core temperature", |r| r.temperature_celsius),
+            ("device_memory_used_bytes", "Memory in use, by everybody", |r| r.memory_used_bytes.map(|b| b as f64)),
+            ("device_clock_mhz", "Clock of the multiprocessors or cores", |r| r.clock_mhz),
+        ];
+        for (name, help, sensor) in sensors {
+            let mut metric = e.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (lane, reading) in &seen {
+                if let Some(value) = sensor(reading) {
+                    ConstGauge::new(value).encode(metric.encode_family(&[("device", lane.device.label())])?)?;
+                }
             }
         }
         Ok(())

@@ -9,6 +9,7 @@
 //! It listens on loopback unless a token is set. Connections, requests, bodies, pages and recomputation are bounded; what is over a bound
 //! gets an error, as JSON with one sentence. 256-bit numbers are decimal strings, hashes lower-case hex.
 
+mod devices;
 mod health;
 mod listen;
 mod metrics;
@@ -83,6 +84,7 @@ struct Api(Arc<Inner>);
 struct Inner {
     parts: Parts,
     requests: Arc<Semaphore>,
+    sensors: Arc<devices::Sensors>,
     metrics: prometheus_client::registry::Registry,
 }
 
@@ -182,8 +184,9 @@ impl Query {
 
 /// The routes over these parts.
 pub fn router(parts: Parts) -> Router {
-    let metrics = metrics::registry(&parts);
-    let api = Api(Arc::new(Inner { parts, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), metrics }));
+    let sensors = Arc::new(devices::Sensors::new(parts.devices.clone()));
+    let metrics = metrics::registry(&parts, sensors.clone());
+    let api = Api(Arc::new(Inner { parts, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), sensors, metrics }));
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -192,7 +195,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/head", get(status::head))
         .route("/v1/heads", get(status::heads))
         .route("/v1/peers", get(status::peers))
-        .route("/v1/devices", get(status::devices))
+        .route("/v1/devices", get(devices::devices))
         .route("/v1/rejections", get(status::rejections))
         .route("/v1/mining", get(mining::show).post(mining::set))
         .route("/v1/ledger", get(receipts::ledger))

@@ -1,4 +1,4 @@
-//! What the node says of itself from memory: status, heads, peers, devices, rejections.
+//! What the node says of itself from memory: status, heads, peers, rejections.
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
@@ -144,24 +144,6 @@ pub(super) async fn peers(State(api): State<Api>, RawQuery(raw): RawQuery) -> Re
         })
         .collect();
     Ok(Json(json!({ "peers": peers })))
-}
-
-/// `GET /v1/devices`.
-pub(super) async fn devices(State(api): State<Api>, RawQuery(raw): RawQuery) -> Reply {
-    Query::parse(raw.as_deref(), &[])?;
-    let devices: Vec<Value> = (api.devices)()
-        .into_iter()
-        .map(|lane| {
-            let wall = lane.wall.as_secs_f64();
-            json!({
-                "label": lane.device.label(), "device": lane.device, "mines": lane.mines, "benched": lane.benched, "hung": lane.hung,
-                "attempts": lane.mined, "tops": if wall > 0.0 { lane.mined_ops as f64 / wall / 1e12 } else { 0.0 }, "hits": lane.hits,
-                "checked": lane.checked, "queued": lane.queued, "batch": lane.batch,
-                "busy_share": if wall > 0.0 { lane.busy.as_secs_f64() / wall } else { 0.0 },
-            })
-        })
-        .collect();
-    Ok(Json(json!({ "devices": devices })))
 }
 
 /// `GET /v1/rejections`: by reason, and the last ones.

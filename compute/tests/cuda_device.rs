@@ -71,6 +71,39 @@ fn slow_every_path_conforms_up_to_the_largest_shapes() {
     conform(Level::Full);
 }
 
+/// What the suite's largest level asks of one path in minutes of reference, asked of all paths against each other in seconds.
+#[test]
+#[ignore = "needs an NVIDIA GPU"]
+fn all_paths_agree_up_to_the_largest_shapes() {
+    let backends = paths();
+    let mut word = 0x1234_5678_9abc_def1_u64;
+    let mut draw = move |below: u64| {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        (word >> 20) % below
+    };
+    let corners = [(16, 8192, 8192), (16, 8192, 256), (16, 256, 8192), (256, 8192, 8192), (240, 4096, 512), (8192, 512, 256)];
+    let drawn: Vec<(u32, u32, u32)> = (0..60).map(|_| (16 * (1 + draw(16) as u32), 256 << draw(6) as u32, 256 << draw(6) as u32)).collect();
+    for (m, n, k) in corners.into_iter().chain(drawn) {
+        let shape = Shape::new(m, n, k).expect("a shape");
+        let attempts: Vec<Attempt> = (0..1 + draw(if m > 256 { 3 } else { 90 }))
+            .map(|_| Attempt {
+                prev_hash: Root([draw(256) as u8; 32]),
+                miner: miner(draw(256) as u8),
+                nonce: Nonce::new(draw(1 << 40)).expect("a nonce"),
+                timestamp: Millis(draw(1 << 40)),
+                shape,
+            })
+            .collect();
+        let roots: Vec<Vec<Root>> = backends.iter().map(|backend| backend.roots(&attempts).expect("roots")).collect();
+        assert!(roots.iter().all(|some| *some == roots[0]), "{} roots of {shape} differ", attempts.len());
+        let job = SearchJob { shape, ..job((1 << 32) - 20, 1 + draw(60) as u32, U256::MAX >> 1) };
+        let hits: Vec<_> = backends.iter().map(|backend| backend.search(&job, &Stop::new()).expect("a search").hits).collect();
+        assert!(hits.iter().all(|some| *some == hits[0]), "hits of {shape} differ");
+    }
+}
+
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn ten_thousand_unrelated_roots_are_the_cpus() {

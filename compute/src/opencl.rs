@@ -206,7 +206,7 @@ impl Seen {
         let capability = self.compute_capability.filter(|_| self.nvidia).unwrap_or((0, 0));
         let may = |product: Product| {
             let has = match product {
-                Product::Mma | Product::MmaWide => capability >= (8, 0),
+                Product::Mma => capability >= (8, 0),
                 Product::Dp4a => capability >= (6, 1),
                 Product::Dot => self.packed_dot,
                 Product::Plain => true,
@@ -486,6 +486,6 @@ impl Card {
             self.dead.store(true, Ordering::Relaxed);
             return Err(DeviceFault::Lost { detail: format!("a kernel ended with error {status}") });
         }
-        Ok(status == i32::try_from(ffi::CL_COMPLETE).unwrap_or(0))
+        Ok(status == ffi::CL_COMPLETE)
     }
 }

@@ -186,6 +186,7 @@ __kernel void expand_rows(__global const uint4 *states, uint rows, uint cols, ui
 // Tiles are grouped so that those which run together share rows and columns in a small cache.
 
 #define TILE_ROWS 128u
+#define TILE_COLUMNS 128u
 #define GROUP_TILES 8u
 
 INLINE uint2 tile_place(uint id, uint row_tiles, uint column_tiles) {
@@ -197,15 +198,15 @@ INLINE uint2 tile_place(uint id, uint row_tiles, uint column_tiles) {
 
 #ifdef PRODUCT_MMA
 
-// A work-group makes 128 rows × TILE_COLUMNS, a warp 64 × 64 in accumulators. Operands come by cp.async in a ring of STAGES stages of
-// 64 bytes of k; fragments are loaded one step ahead of their use. w rows are in physical_row order.
+// Four warps make a tile, each 64 × 64 in accumulators. Operands come by cp.async in a ring of three stages of 64 bytes of k, as many as
+// OpenCL's 48 KiB hold; fragments are loaded one step ahead of their use. w rows are in physical_row order.
+#define ITEMS 128u
+#define STAGES 3u
 #define TILE_K 64u
 #define A_BYTES (TILE_ROWS * TILE_K)
 #define STAGE_BYTES ((TILE_ROWS + TILE_COLUMNS) * TILE_K)
 #define PIECES (TILE_K / 16)
-#define ROWS_AT_ONCE (TILE_COLUMNS / PIECES)
-#define STRING_(x) #x
-#define STRING(x) STRING_(x)
+#define ROWS_AT_ONCE (ITEMS / PIECES)
 
 // A row of a stage is four pieces of 16 bytes, XORed with the row so that eight rows of one piece fill all banks.
 INLINE uint piece(uint row, uint c) { return row * TILE_K + ((c ^ ((row >> 1) & 3)) << 4); }
@@ -240,7 +241,7 @@ INLINE uint finish4(int x0, int x1, int x2, int x3, uint shift) {
 
 // One stage of k, number kb, into its slot; always one group of copies, so that the count of pending groups stays true at the end.
 INLINE void fetch(uint base, uint kb, uint k_blocks, __global const char *a_from, __global const char *w_from, uint k, uint row,
-                         uint at) {
+                  uint at) {
     if (kb < k_blocks) {
         uint to = base + kb % STAGES * STAGE_BYTES;
 #pragma unroll
@@ -253,8 +254,9 @@ INLINE void fetch(uint base, uint kb, uint k_blocks, __global const char *a_from
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-#define LANDED                                                                              \
-    asm volatile("cp.async.wait_group " STRING(PENDING) ";" ::: "memory");                  \
+// The oldest stage that is on its way has landed, for everyone: of STAGES - 1 groups of copies, all but one are done.
+#define LANDED                                           \
+    asm volatile("cp.async.wait_group 1;" ::: "memory"); \
     barrier(CLK_LOCAL_MEM_FENCE);
 
 INLINE void fragments(uint (*fa)[4], uint (*fw)[4], uint stage, uint a_row, uint a_half, uint w_row, uint w_half, uint step) {
@@ -271,7 +273,7 @@ INLINE void multiply(int (*d)[8][4], uint (*fa)[4], uint (*fw)[4]) {
         for (uint j = 0; j < 8; j++) mma(d[i][j], fa[i], fw[j / 2][j % 2 * 2], fw[j / 2][j % 2 * 2 + 1]);
 }
 
-__kernel __attribute__((reqd_work_group_size(TILE_COLUMNS, 1, 1))) void product(__global const char *a, __global const char *w,
+__kernel __attribute__((reqd_work_group_size(ITEMS, 1, 1))) void product(__global const char *a, __global const char *w,
                                                                                 __global char *y, uint rows, uint n, uint k, uint shift,
                                                                                 uint first_tile) {
     __local uint4 ring[STAGES * STAGE_BYTES / 16];
@@ -329,7 +331,6 @@ __kernel __attribute__((reqd_work_group_size(TILE_COLUMNS, 1, 1))) void product(
 
 #else
 
-#define TILE_COLUMNS 128u
 #define TILE_WORDS 16u  // 64 bytes of k
 #define PITCH (128 + 4)
 

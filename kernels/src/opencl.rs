@@ -11,6 +11,9 @@ pub const SOURCE: &str = include_str!("../opencl/attempt.cl");
 /// Rows that a product's tile has: buffers hold a multiple of it.
 pub const ROW_STEP: usize = 128;
 
+/// Columns that a product's tile has.
+pub const TILE_COLUMNS: usize = 128;
+
 /// n and k are multiples of it.
 pub const COLUMN_STEP: usize = 256;
 
@@ -23,10 +26,8 @@ pub const HIT_WORDS: usize = 9;
 /// How tiles are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Product {
-    /// NVIDIA from compute capability 8.0: mma.sync by inline PTX, a tile 128 columns wide.
+    /// NVIDIA from compute capability 8.0: mma.sync by inline PTX.
     Mma,
-    /// The same, 256 wide.
-    MmaWide,
     /// NVIDIA from 6.1: dp4a by inline PTX.
     Dp4a,
     /// `cl_khr_integer_dot_product`.
@@ -37,13 +38,12 @@ pub enum Product {
 
 impl Product {
     /// Every product, fastest first.
-    pub const ALL: [Self; 5] = [Self::Mma, Self::MmaWide, Self::Dp4a, Self::Dot, Self::Plain];
+    pub const ALL: [Self; 4] = [Self::Mma, Self::Dp4a, Self::Dot, Self::Plain];
 
     /// The name that a device shows.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mma => "mma",
-            Self::MmaWide => "mma-wide",
             Self::Dp4a => "dp4a",
             Self::Dot => "dot",
             Self::Plain => "plain",
@@ -53,19 +53,10 @@ impl Product {
     /// Build options.
     pub fn options(self) -> &'static str {
         match self {
-            Self::Mma => "-D PRODUCT_MMA -D TILE_COLUMNS=128u -D STAGES=3u -D PENDING=1",
-            Self::MmaWide => "-D PRODUCT_MMA -D TILE_COLUMNS=256u -D STAGES=2u -D PENDING=0",
+            Self::Mma => "-D PRODUCT_MMA",
             Self::Dp4a => "-D PRODUCT_DP4A",
             Self::Dot => "-cl-std=CL3.0 -D PRODUCT_DOT",
             Self::Plain => "",
-        }
-    }
-
-    /// Columns of a tile.
-    pub fn tile_columns(self) -> usize {
-        match self {
-            Self::MmaWide => 256,
-            Self::Mma | Self::Dp4a | Self::Dot | Self::Plain => 128,
         }
     }
 
@@ -73,21 +64,21 @@ impl Product {
     pub fn items(self) -> usize {
         match self {
             Self::Mma => 128,
-            Self::MmaWide | Self::Dp4a | Self::Dot | Self::Plain => 256,
+            Self::Dp4a | Self::Dot | Self::Plain => 256,
         }
     }
 
     /// Local memory that `product` takes.
     pub fn local_bytes(self) -> usize {
         match self {
-            Self::Mma | Self::MmaWide => 48 << 10,
+            Self::Mma => 48 << 10,
             Self::Dp4a | Self::Dot | Self::Plain => 2 * 16 * (128 + 4) * 4,
         }
     }
 
     /// Whether weight rows lie in [`physical_row`] order; else in the order of neurons.
     pub fn permuted(self) -> bool {
-        matches!(self, Self::Mma | Self::MmaWide)
+        matches!(self, Self::Mma)
     }
 }
 

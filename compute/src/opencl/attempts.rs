@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tops_kernels::opencl::{self as kernels, HIT_WORDS, RECORD_BYTES, ROW_STEP};
+use tops_kernels::opencl::{self as kernels, HIT_WORDS, RECORD_BYTES, ROW_STEP, TILE_COLUMNS};
 use tops_protocol::work::v1::AttemptV1;
 use tops_protocol::{Attempt, Root, Shape};
 
@@ -32,6 +32,10 @@ const KEPT_SHAPES: usize = 4;
 const ROWS_A_UNIT: usize = 128;
 /// Rows of a launch, whatever the device: from tiles enough for a small GPU to as many as fill the largest.
 const ROWS: std::ops::RangeInclusive<usize> = 512..=32_768;
+/// Columns for which those rows are meant; narrower shapes take more rows, at most so many times as many, so that a launch outlasts
+/// what it costs to queue it.
+const WIDE: usize = 4096;
+const MORE_ROWS: usize = 8;
 /// How long a slice of a product is to last, and how much of it may be queued ahead.
 const SLICE: Duration = Duration::from_millis(4);
 const AHEAD: Duration = Duration::from_millis(8);
@@ -81,7 +85,7 @@ impl Backend for OpenClBackend {
     }
 
     fn batch_step(&self, shape: Shape) -> u32 {
-        u32::try_from((self.rows / shape.m() as usize).max(1)).unwrap_or(1)
+        u32::try_from((rows_for(self.rows, shape) / shape.m() as usize).max(1)).unwrap_or(1)
     }
 
     fn search(&self, job: &SearchJob, stop: &Stop) -> Result<SearchReport, DeviceFault> {
@@ -112,6 +116,11 @@ impl Backend for OpenClBackend {
         let Engine { card, originals, pacer, .. } = &mut *engine;
         attempts.iter().map(|attempt| originals.root(card, pacer, attempt)).collect()
     }
+}
+
+/// Rows of a launch of this shape.
+fn rows_for(rows: usize, shape: Shape) -> usize {
+    rows * (WIDE / shape.n().max(shape.k()) as usize).clamp(1, MORE_ROWS)
 }
 
 fn check_len(len: usize) -> Result<(), DeviceFault> {
@@ -257,8 +266,8 @@ impl Pacer {
 
     /// Queues a product in slices; `false` when it was stopped on the way.
     pub(super) fn product(&mut self, card: &Card, [a, w, y]: [&Buffer; 3], layer: Layer, stop: Option<&Stop>) -> Result<bool, DeviceFault> {
-        let tiles = launch::tiles(card, layer);
-        let ops = 2.0 * ROW_STEP as f64 * card.product.tile_columns() as f64 * f64::from(layer.k);
+        let tiles = launch::tiles(layer);
+        let ops = 2.0 * ROW_STEP as f64 * TILE_COLUMNS as f64 * f64::from(layer.k);
         let mut first = 0;
         while first < tiles {
             if stop.is_some_and(Stop::is_set) {
@@ -305,7 +314,7 @@ impl Engine {
 
     /// Attempts of a launch.
     fn launch_attempts(&self, shape: Shape) -> usize {
-        let mut attempts = (self.rows / shape.m() as usize).max(1);
+        let mut attempts = (rows_for(self.rows, shape) / shape.m() as usize).max(1);
         while attempts > 1 && Need::new(shape, attempts).bytes() > self.card.scratch_limit {
             attempts /= 2;
         }

@@ -3,7 +3,7 @@
 //! The card refuses a call whose buffers are too small, so a wrong size here ends in a panic with words and never in foreign memory.
 //! Nothing here touches the device. Layouts: `tops_kernels::opencl`.
 
-use tops_kernels::opencl::{self as kernels, HIT_WORDS, RECORD_BYTES, ROW_STEP, TICKET_ITEMS};
+use tops_kernels::opencl::{self as kernels, HIT_WORDS, RECORD_BYTES, ROW_STEP, TICKET_ITEMS, TILE_COLUMNS};
 
 use super::{Buffer, Card};
 
@@ -157,13 +157,13 @@ pub(super) fn expand_rows<'a>(states: &'a Buffer, rows: usize, cols: u32, permut
 }
 
 /// Tiles of a product.
-pub(super) fn tiles(card: &Card, layer: Layer) -> usize {
-    layer.rows / ROW_STEP * (layer.n as usize / card.product.tile_columns())
+pub(super) fn tiles(layer: Layer) -> usize {
+    layer.rows / ROW_STEP * (layer.n as usize / TILE_COLUMNS)
 }
 
 /// Tiles `first..first + count` of a product.
 pub(super) fn product<'a>(card: &Card, a: &'a Buffer, w: &'a Buffer, y: &'a Buffer, layer: Layer, first: usize, count: usize) -> Call<'a> {
-    assert!(first + count <= tiles(card, layer), "tiles {first} to {} of {}", first + count, tiles(card, layer));
+    assert!(first + count <= tiles(layer), "tiles {first} to {} of {}", first + count, tiles(layer));
     let (n, k) = (layer.n as usize, layer.k as usize);
     Call {
         kernel: Kernel::Product,

@@ -209,6 +209,22 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         Gate { swarm, says: format!("/tops/{tag}/2"), kad: protocol(&tag, "kad/2")?, visitors: HashMap::new(), addresses: Vec::new() };
     let mut open: Vec<ListenerId> = Vec::new();
     for address in &options.listen {
+        // The transport shares ports between processes; two gates on one port would each get half of the calls.
+        let mut parts = address.iter();
+        let ip: Option<std::net::IpAddr> = match parts.next() {
+            Some(Protocol::Ip4(ip)) => Some(ip.into()),
+            Some(Protocol::Ip6(ip)) => Some(ip.into()),
+            _ => None,
+        };
+        if let (Some(ip), Some(Protocol::Tcp(port))) = (ip, parts.next())
+            && port != 0
+            && let Err(e) = std::net::TcpListener::bind((ip, port))
+            && e.kind() == std::io::ErrorKind::AddrInUse
+        {
+            bail!("cannot listen on {address} ({e}): choose another address with --listen");
+        }
+    }
+    for address in &options.listen {
         match gate.swarm.listen_on(address.clone()) {
             Ok(listener) => open.push(listener),
             Err(e) if matches!(address.iter().next(), Some(Protocol::Ip6(_))) => warn!(%address, error = %e, "not listening here"),

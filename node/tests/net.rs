@@ -249,6 +249,22 @@ async fn quic_carries_it_all_and_a_lost_peer_is_found_again() {
     again.up().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_is_listened_on_by_one_process_only() {
+    let mut a = Node::dev(&[]);
+    let settings = Settings {
+        key: Keypair::generate_secp256k1(),
+        tag: NetworkSpec::dev().tag(),
+        agent: "test/1".into(),
+        listen: vec![a.address().await.parse().unwrap()],
+        external: vec![],
+        bootstrap: vec![],
+        mdns: false,
+    };
+    let fault = start(settings, shared()).err().unwrap().to_string();
+    assert!(fault.contains("is another node running?"), "{fault}");
+}
+
 // ---- signatures -----------------------------------------------------------------------------------------------------------------
 
 fn key() -> SecretKey {

@@ -9,6 +9,8 @@
 //! not take is dropped if a peer can send it again and kept if it is about this node's own questions.
 
 use std::collections::{HashMap, VecDeque};
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -183,6 +185,14 @@ pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
     let mut swarm = swarm(settings.key.clone(), &names, &settings.agent, settings.mdns).context("the network cannot be started")?;
     let mut listening = 0usize;
     for address in &settings.listen {
+        if let Some(socket) = tcp_socket(address)
+            && let Err(e) = TcpListener::bind(socket)
+            && e.kind() == ErrorKind::AddrInUse
+        {
+            bail!("cannot listen on {address} ({e}): is another node running? choose another address with --listen");
+        }
+    }
+    for address in &settings.listen {
         match swarm.listen_on(address.clone()) {
             Ok(_) => listening += 1,
             Err(e) if matches!(address.iter().next(), Some(Protocol::Ip6(_))) => {
@@ -236,6 +246,21 @@ pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
         seconds: Instant::now(),
     };
     Ok(Net { commands: command_tx, events: event_rx, view, task: tokio::spawn(task.run()), peer_id: local })
+}
+
+/// The socket of a TCP address with a port. The transport shares ports between processes (it dials from the port that it listens on), so two
+/// nodes on one port would each get half of the calls: whether it is free is asked first.
+fn tcp_socket(address: &Multiaddr) -> Option<SocketAddr> {
+    let mut parts = address.iter();
+    let ip: IpAddr = match parts.next()? {
+        Protocol::Ip4(ip) => ip.into(),
+        Protocol::Ip6(ip) => ip.into(),
+        _ => return None,
+    };
+    match parts.next()? {
+        Protocol::Tcp(port) if port != 0 => Some(SocketAddr::new(ip, port)),
+        _ => None,
+    }
 }
 
 /// From a port of its own: two nodes that dial each other from the ports that they listen on can end up with one TCP connection that both

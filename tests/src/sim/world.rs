@@ -82,6 +82,7 @@ pub struct World {
     pub counts: Counts,
     /// What the aggregator got: unit → how often, by node.
     pub delivered: BTreeMap<UnitId, BTreeMap<usize, u32>>,
+    delivering: BTreeSet<(usize, u32, UnitId)>,
     /// Ids of messages that honest engines made.
     honest: BTreeSet<[u8; 20]>,
     now_ms: u64,
@@ -119,6 +120,7 @@ impl World {
             truth: Truth::new(),
             counts: Counts::default(),
             delivered: BTreeMap::new(),
+            delivering: BTreeSet::new(),
             honest: BTreeSet::new(),
             now_ms: START_MS,
             rng,
@@ -195,7 +197,12 @@ impl World {
 
     /// Whether all engines show one tip, one ledger, and one set of bans, and nothing is open.
     pub fn agreed(&self) -> bool {
-        let mut views = self.nodes.iter().filter(|n| n.cheat.is_none()).filter_map(|n| n.engine.as_ref()).map(|e| {
+        let honest = || self.nodes.iter().filter(|n| n.cheat.is_none());
+        // A node that is down comes back, and then has to catch up.
+        if honest().any(|n| n.engine.is_none()) {
+            return false;
+        }
+        let mut views = honest().filter_map(|n| n.engine.as_ref()).map(|e| {
             let v = e.view();
             (v.tip, v.ledger_digest, v.ban_digest, v.undecided == 0)
         });
@@ -316,7 +323,9 @@ impl World {
                 }
             }
             Event::Delivered { node, life, unit } if self.lives(node, life) => {
+                self.delivering.remove(&(node, life, unit));
                 *self.delivered.entry(unit).or_default().entry(node).or_default() += 1;
+                self.nodes[node].sending.remove(&unit);
                 self.input(node, Input::Delivered { unit, taken: true });
             }
             Event::Start(node) if self.nodes[node].engine.is_none() => self.start(node),
@@ -353,7 +362,12 @@ impl World {
         let life = self.nodes[node].life;
         // What was due when the node died is sent now; the aggregator may see it a second time.
         match self.nodes[node].store().outbox(OutboxState::Due, None, tops_store::PAGE_MAX) {
-            Ok(due) => due.rows.iter().for_each(|row| self.after(100, Event::Delivered { node, life, unit: row.unit })),
+            Ok(due) => {
+                for row in due.rows {
+                    self.nodes[node].sending.insert(row.unit);
+                    self.after(100, Event::Delivered { node, life, unit: row.unit });
+                }
+            }
             Err(fault) => panic!("node {node}: {fault}"),
         }
         let offset = self.rng.random_range(0..TICK_MS);
@@ -439,6 +453,13 @@ impl World {
         }
     }
 
+    /// Sends a unit to the aggregator, as a bridge does: once while it is on its way, also when a reorganisation makes it due again.
+    fn deliver(&mut self, node: usize, life: u32, unit: UnitId, delay: u64) {
+        if self.delivering.insert((node, life, unit)) {
+            self.after(delay, Event::Delivered { node, life, unit });
+        }
+    }
+
     fn flush(&mut self, node: usize) {
         let Some((batch, then)) = self.nodes[node].unflushed.pop_front() else { return };
         if let Err(fault) = self.nodes[node].store().commit(std::slice::from_ref(&batch)) {
@@ -446,9 +467,12 @@ impl World {
         }
         let life = self.nodes[node].life;
         for op in &batch {
-            if let Op::PutOutbox { unit, state: OutboxState::Due, .. } = op {
+            // As the bridge does: a unit that is on its way is not sent again.
+            if let Op::PutOutbox { unit, state: OutboxState::Due, .. } = op
+                && self.nodes[node].sending.insert(*unit)
+            {
                 let delay = self.delay() + 20;
-                self.after(delay, Event::Delivered { node, life, unit: *unit });
+                self.deliver(node, life, *unit, delay);
             }
         }
         self.carry_out(node, then);

@@ -22,6 +22,8 @@ pub const ROOM: usize = 1_024;
 pub const TRIES_MAX: u8 = 3;
 /// Those who wait for one claim; a further one is told to ignore.
 const WAITERS_MAX: usize = 16;
+/// Places in the round-robin that are remembered before those that are past are forgotten; what remains is bounded by the queue.
+const ROUNDS_MAX: usize = 1_024;
 /// A gossip verdict is given after this time at the latest: gossip forgets the message soon after (history 12 × 1 s).
 pub const VERDICT_DUE_MS: u64 = 9_000;
 
@@ -41,6 +43,13 @@ pub enum Waiter {
         topic: Topic,
         /// When it came.
         since: Millis,
+    },
+    /// Gossip was told to ignore it, because no device was in time. It still counts against what its deliverer may have open.
+    Late {
+        /// Who delivered it.
+        peer: Peer,
+        /// On which topic.
+        topic: Topic,
     },
     /// Nobody waits, but this peer pays if it is false.
     Delivered {
@@ -169,7 +178,7 @@ impl Audits {
     fn slot_for(&mut self, priority: Priority, waiter: &Waiter) -> Slot {
         self.sequence += 1;
         let round = match waiter {
-            Waiter::Gossip { peer, .. } | Waiter::Delivered { peer } | Waiter::Ban { peer } => {
+            Waiter::Gossip { peer, .. } | Waiter::Late { peer, .. } | Waiter::Delivered { peer } | Waiter::Ban { peer } => {
                 let last = self.rounds.entry((priority, *peer)).or_default();
                 *last = (*last + 1).max(self.now_round);
                 *last
@@ -191,6 +200,11 @@ impl Audits {
             case.id = Some(audit);
             self.running.insert(audit, claim);
             out.push(Output::Audit { audit, priority: case.priority, attempt: case.share.semantic().attempt(), claimed: claim.1 });
+        }
+        // A peer whose last round is past stands where a newcomer does, so nothing of it need be remembered.
+        if self.rounds.len() > ROUNDS_MAX {
+            let now_round = self.now_round;
+            self.rounds.retain(|_, last| *last >= now_round);
         }
         if self.queue.is_empty() {
             self.rounds.clear();
@@ -246,19 +260,27 @@ impl Audits {
     }
 
     /// Takes back the gossip messages whose verdict must be given now.
-    pub fn overdue(&mut self, now: Millis) -> Vec<(Peer, Message)> {
+    pub fn overdue(&mut self, now: Millis) -> Vec<Message> {
         let mut late = Vec::new();
         for case in self.cases.values_mut() {
             for waiter in &mut case.waiters {
-                if let Waiter::Gossip { peer, message, since, .. } = *waiter
+                if let Waiter::Gossip { peer, message, topic, since } = *waiter
                     && now.since(since) >= VERDICT_DUE_MS
                 {
-                    late.push((peer, message));
-                    *waiter = Waiter::Delivered { peer };
+                    late.push(message);
+                    *waiter = Waiter::Late { peer, topic };
                 }
             }
         }
         late
+    }
+
+    /// The download of heads was given up: its claims go on only where somebody else waits, and no later download answers for them.
+    pub fn leave_offer(&mut self, out: &mut Vec<Output>) {
+        for case in self.cases.values_mut().filter(|case| case.waiters.contains(&Waiter::Offer)) {
+            case.waiters.retain(|waiter| *waiter != Waiter::Offer);
+        }
+        self.drop_if(|case| case.waiters.is_empty(), out);
     }
 }
 

@@ -256,8 +256,9 @@ impl Chain {
         Some(if self.is_better(work, &root) { self.switch_to(root) } else { Reorg::default() })
     }
 
-    /// Removes a head with all that stands on it: a branch that was taken as claimed and proved false.
-    pub fn remove_branch(&mut self, lowest: Root) -> (Vec<Root>, Reorg) {
+    /// Removes a head with all that stands on it, a branch that was taken as claimed and proved false: what was removed with the units
+    /// that won it, lowest first, and how the main chain changed.
+    pub fn remove_branch(&mut self, lowest: Root) -> (Vec<(Root, Option<UnitId>)>, Reorg) {
         if !self.nodes.contains_key(&lowest) || self.nodes.get(&lowest).is_some_and(|node| !self.nodes.contains_key(&node.parent)) {
             return (Vec::new(), Reorg::default());
         }
@@ -265,20 +266,20 @@ impl Chain {
         let mut open = alloc::vec![lowest];
         while let Some(root) = open.pop() {
             open.extend(self.children(&root));
-            removed.push(root);
+            removed.push((root, self.unit(&root)));
         }
-        let gone: BTreeSet<Root> = removed.iter().copied().collect();
-        let best = self
-            .nodes
-            .iter()
-            .filter(|(root, _)| !gone.contains(*root))
-            .max_by(|a, b| a.1.place.work.cmp(&b.1.place.work).then(b.0.cmp(a.0)))
-            .map(|(root, _)| *root);
-        let reorg = match best {
-            Some(best) if gone.contains(&self.tip) => self.switch_to(best),
-            _ => Reorg::default(),
-        };
-        for root in &removed {
+        let gone: BTreeSet<Root> = removed.iter().map(|(root, _)| *root).collect();
+        let mut reorg = Reorg::default();
+        if gone.contains(&self.tip) {
+            let mut left: Vec<(U256, Root)> =
+                self.nodes.iter().filter(|(root, _)| !gone.contains(*root)).map(|(root, node)| (node.place.work, *root)).collect();
+            left.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+            // The lowest removed head's parent is a main head in memory, so there is always one.
+            if let Some((_, best)) = left.into_iter().find(|(_, root)| self.meets_main(root)) {
+                reorg = self.switch_to(best);
+            }
+        }
+        for root in &gone {
             if let Some(node) = self.nodes.remove(root)
                 && let Some(parent) = self.nodes.get_mut(&node.parent)
             {
@@ -288,6 +289,18 @@ impl Chain {
         (removed, reorg)
     }
 
+    /// Whether the head's ancestors in memory lead to the main chain.
+    fn meets_main(&self, root: &Root) -> bool {
+        let mut at = *root;
+        while !self.is_main(&at) {
+            match self.nodes.get(&at) {
+                Some(node) => at = node.parent,
+                None => return false,
+            }
+        }
+        true
+    }
+
     fn switch_to(&mut self, tip: Root) -> Reorg {
         let mut applied = Vec::new();
         let mut at = tip;
@@ -295,7 +308,7 @@ impl Chain {
             applied.push(at);
             match self.nodes.get(&at) {
                 Some(node) => at = node.parent,
-                // Cannot happen: every branch in memory meets the main chain in memory. Stay where we are.
+                // A branch whose base was pruned: it lies below retention, where nothing is added. Stay where we are.
                 None => return Reorg::default(),
             }
         }

@@ -1,14 +1,13 @@
 //! What is said with peers: statuses, a better chain, shares that differ, bans (spec §6). The conversations' state is in `sync`.
 
-use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::audits::{ROOM, Waiter};
 use super::io::*;
 use super::receive::{Source, Taken};
-use super::sync::{Asked, Offer, Page};
+use super::sync::{Asked, BARREN_MS, Offer, PAUSE_MS, PROMPT_MS, Page, SHUN_MS, Talk};
 use super::{Engine, SyncState};
-use crate::types::{Height, Root, UnitId};
+use crate::types::{Height, Root};
 use crate::verify::{Contextual, Semantic};
 
 /// A light node audits all of the last heads of a chain that it fetches …
@@ -33,13 +32,13 @@ impl Engine {
             self.ask_failed(peer, asked);
         }
         if self.sync.offer.as_ref().is_some_and(|offer| offer.peer == peer) {
-            self.drop_offer_audits(out);
+            self.audits.leave_offer(out);
             self.sync.offer = None;
         }
         if self.sync.pull.as_ref().is_some_and(|pull| pull.peer == peer) {
             self.sync.pull = None;
         }
-        if self.sync.bans.is_some_and(|(other, _)| other == peer) {
+        if self.sync.bans.is_some_and(|(other, ..)| other == peer) {
             self.sync.bans = None;
         }
     }
@@ -55,6 +54,8 @@ impl Engine {
         if let Some(peer) = self.sync.status_turn(peers.into_iter(), every, self.now) {
             self.ask_status(peer, out);
         }
+        self.begin_offer();
+        self.ask_heads(out);
         self.pull_on(out);
     }
 
@@ -77,18 +78,24 @@ impl Engine {
                     state.status_ask = None;
                 }
             }
+            // Who boasts and says nothing must not keep a conversation from those who have something to say.
             Asked::Heads => {
+                self.sync.shun(peer, Talk::Heads, PAUSE_MS, self.now);
                 if self.sync.offer.as_ref().is_some_and(|offer| offer.peer == peer) {
                     self.sync.offer = None;
                 }
             }
             Asked::Shares => {
+                self.sync.shun(peer, Talk::Shares, PAUSE_MS, self.now);
                 if self.sync.pull.as_ref().is_some_and(|pull| pull.peer == peer) {
                     self.sync.pull = None;
                 }
             }
-            Asked::Bans => self.sync.bans = None,
-            Asked::ByRoot => {}
+            Asked::Bans => {
+                self.sync.shun(peer, Talk::Shares, PAUSE_MS, self.now);
+                self.sync.bans = None;
+            }
+            Asked::ByRoot(_) => {}
         }
     }
 
@@ -146,13 +153,13 @@ impl Engine {
         match (asked, reply) {
             (Asked::Status, Reply::Status(status)) => self.status_came(peer, status, out),
             (Asked::Heads, Reply::Heads(heads)) => self.heads_came(peer, heads, out),
-            (Asked::ByRoot, Reply::Heads(heads)) => self.single_heads_came(peer, heads, out),
+            (Asked::ByRoot(root), Reply::Heads(heads)) => self.single_head_came(peer, root, heads, out),
             (Asked::Shares, Reply::Shares { receipts, more }) => self.shares_came(peer, receipts, more, out),
             (Asked::Bans, Reply::Bans { receipts, more }) => self.bans_came(peer, receipts, more, out),
             (asked, Reply::Failed) => self.ask_failed(peer, asked),
             (asked, _) => {
                 out.push(Output::Penalise { peer, fault: PeerFault::BadReply });
-                self.sync.shun(peer, self.now);
+                self.sync.shun(peer, asked.talk(), SHUN_MS, self.now);
                 self.ask_failed(peer, asked);
             }
         }
@@ -164,21 +171,16 @@ impl Engine {
             return;
         }
         let (now, horizon) = (self.now, self.horizon().max(1));
+        let shunned = self.sync.is_shunned(peer, Talk::Shares, now);
         let better = self.chain.is_better(status.work, &status.tip) && !self.chain.contains(&status.tip);
-        if better {
-            if self.sync.offer.is_none() && !self.sync.is_shunned(peer, now) {
-                self.sync.offer =
-                    Some(Offer { peer, height: status.height, work: status.work, last: None, first_claimed: None, page: None });
-                self.ask_heads(out);
-            }
-        } else {
-            self.job.in_touch = true;
-        }
+        self.job.in_touch |= !better;
         let same_tip = status.tip == self.chain.tip();
-        let bans = self.standing.digest();
         let mut differing = Vec::new();
-        let mut equal = same_tip && status.bans == bans;
-        for (epoch, theirs) in (status.first_epoch..).zip(&status.epochs).filter(|(epoch, _)| *epoch >= horizon) {
+        let mut equal = same_tip && status.bans == self.standing.digest();
+        // Nothing earns that is keyed above the tip: epochs beyond are a lie, and are not even looked at.
+        let epochs = horizon..=self.chain.height().0 + 1;
+        for (offset, theirs) in (0u64..).zip(&status.epochs) {
+            let Some(epoch) = status.first_epoch.checked_add(offset).filter(|epoch| epochs.contains(epoch)) else { continue };
             if self.shares.digest(epoch) != *theirs {
                 equal = false;
                 if theirs.count > 0 {
@@ -187,63 +189,104 @@ impl Engine {
             }
         }
         let known_tip = self.chain.contains(&status.tip);
-        if known_tip && self.sync.offer.is_none() && self.sync.pull.is_none() {
-            self.sync.start_pull(peer, differing.into_iter(), now);
-        }
-        // Shares first: a ban counts only against a key that has shares here.
-        if known_tip
-            && self.sync.pull.is_none()
-            && status.bans != bans
-            && status.bans.count > 0
-            && self.sync.wants_bans(peer, status.bans, now)
-        {
-            self.sync.bans = Some((peer, status.bans));
-            self.sync.ask(peer, Asked::Bans, Query::Bans { after: None }, now, out);
-        }
         if let Some(state) = self.peers.get_mut(peer) {
             state.in_step = equal;
             state.status = Some(status);
             state.status_at = Some(now);
         }
+        self.begin_offer();
+        self.ask_heads(out);
+        if known_tip && !shunned && self.sync.offer.is_none() && self.sync.pull.is_none() {
+            self.sync.start_pull(peer, differing.into_iter(), now);
+        }
         self.pull_on(out);
+        self.ask_bans(peer, out);
+    }
+
+    /// Asks for a peer's bans when they differ; shares first: a ban counts only against a key that has shares here.
+    fn ask_bans(&mut self, peer: Peer, out: &mut Vec<Output>) {
+        let Some(status) = self.peers.get(peer).and_then(|state| state.status.as_ref()) else { return };
+        let (tip, theirs) = (status.tip, status.bans);
+        if self.chain.contains(&tip)
+            && self.sync.pull.is_none()
+            && theirs.count > 0
+            && theirs != self.standing.digest()
+            && !self.sync.is_shunned(peer, Talk::Shares, self.now)
+            && self.sync.wants_bans(peer, theirs, self.now)
+        {
+            self.sync.bans = Some((peer, theirs, self.now));
+            self.sync.ask(peer, Asked::Bans, Query::Bans { after: None }, self.now, out);
+        }
     }
 
     // Heads.
 
+    /// Begins the download of a better chain, if a peer says that it has one: of those, one that kept its word so far.
+    fn begin_offer(&mut self) {
+        if self.sync.offer.is_some() {
+            return;
+        }
+        let (chain, sync, now) = (&self.chain, &self.sync, self.now);
+        let better = |status: &Status| chain.is_better(status.work, &status.tip) && !chain.contains(&status.tip);
+        self.sync.offer = self
+            .peers
+            .iter()
+            .filter(|(peer, _)| !sync.is_shunned(*peer, Talk::Heads, now))
+            .filter_map(|(peer, state)| state.status.as_ref().filter(|status| better(status)).map(|status| (peer, status)))
+            .min_by_key(|(peer, _)| sync.strikes(*peer, Talk::Heads))
+            .map(|(peer, status)| Offer::new(peer, status.tip, status.height, status.work));
+    }
+
+    /// Asks for the next page of the download, when no audits of the last one are open and this node's pace allows it.
     fn ask_heads(&mut self, out: &mut Vec<Output>) {
-        let Some(offer) = &self.sync.offer else { return };
+        let now = self.now;
+        let Some(offer) = self.sync.offer.as_mut().filter(|offer| offer.page.is_none() && offer.asked.is_none()) else { return };
         let (peer, last) = (offer.peer, offer.last);
+        if !self.peers.may_page(peer, now) {
+            return;
+        }
+        offer.asked = Some(now);
         let mut locator = self.chain.locator(self.chain.height(), LOCATOR_MAX - 1);
         if let Some(last) = last {
             locator.insert(0, last);
         }
-        self.sync.ask(peer, Asked::Heads, Query::Heads { locator }, self.now, out);
+        self.sync.ask(peer, Asked::Heads, Query::Heads { locator }, now, out);
     }
 
     /// A page of a chain that is said to be better: every head is checked in its place, the drawn ones are audited, then all join.
     fn heads_came(&mut self, peer: Peer, heads: Vec<Semantic>, out: &mut Vec<Output>) {
-        let Some(offer) = self.sync.offer.as_ref().filter(|offer| offer.peer == peer && offer.page.is_none()) else { return };
-        let (light, claimed_height) = (self.config.light, offer.height.0);
+        let now = self.now;
+        let Some(offer) = self.sync.offer.as_mut().filter(|offer| offer.peer == peer && offer.page.is_none()) else { return };
+        let waited = offer.asked.take().map_or(0, |since| now.since(since));
+        offer.ended = heads.len() < HEADS_PER_REPLY;
+        let claimed_height = offer.height.0;
         let last = heads.last().map(|head| (Height(head.receipt().epoch_id), head.root()));
-        let known_so_far = offer.last;
-        let fresh: Vec<Semantic> = heads.into_iter().skip_while(|head| self.chain.contains(&head.root())).take(HEADS_PER_REPLY).collect();
+        // Heads of the main chain are known also where memory has let them go.
+        let chain = &self.chain;
+        let known = |head: &Semantic| {
+            let root = head.root();
+            chain.contains(&root) || chain.main_at(Height(head.receipt().epoch_id)) == Some(root)
+        };
+        let fresh: Vec<Semantic> = heads.into_iter().skip_while(known).take(HEADS_PER_REPLY).collect();
         let Some(first) = fresh.first() else {
-            // All known by now: go on behind them, unless the peer has said so before or its work is reached.
-            let reached = self.chain.tip_place().work >= offer.work;
-            match (&mut self.sync.offer, last) {
-                (Some(offer), Some(last)) if !reached && known_so_far.is_none_or(|known| known.0 < last.0) => {
-                    offer.last = Some(last);
-                    self.ask_heads(out);
-                }
-                _ => self.end_offer(peer, out),
+            // All known by now: go on behind them, unless that is all it has, or it takes its time.
+            let reached = !self.chain.is_better(offer.work, &offer.tip);
+            offer.barren_ms += waited;
+            if reached || offer.ended || offer.barren_ms > BARREN_MS {
+                self.end_offer(out);
+            } else {
+                offer.last = last.or(offer.last);
+                self.ask_heads(out);
             }
             return;
         };
         let mut prev = first.receipt().prev_hash;
         let Some(mut place) = self.chain.place(&prev).cloned() else {
-            self.bad_offer(peer, out);
+            // It left our chain below retention, where nothing is added; that is nobody's fault.
+            self.offer_lost(out);
             return;
         };
+        let light = self.config.light;
         let mut page: Vec<(Contextual, bool)> = Vec::new();
         for head in fresh {
             if head.too_early_until(self.now).is_some() {
@@ -259,13 +302,16 @@ impl Engine {
                 }
             };
             place = place.child(self.chain.spec(), head.semantic().receipt().timestamp);
-            let old = light && place.height.0 + LIGHT_RECENT <= claimed_height;
+            // Old by the peer's word, and by a stamp that the median rule keeps from lying on a recent head.
+            let old = light
+                && place.height.0.saturating_add(LIGHT_RECENT) <= claimed_height
+                && self.now.since(place.time()) >= LIGHT_RECENT * 1_000 * u64::from(self.chain.spec().spacing_secs());
             let drawn = !old || self.draw(&head.semantic().id().0, LIGHT_PER_MILLION);
             page.push((head, drawn));
             prev = root;
         }
         if page.is_empty() {
-            self.end_offer(peer, out);
+            self.end_offer(out);
             return;
         }
         let drawn: Vec<Contextual> = page.iter().filter(|(_, drawn)| *drawn).map(|(head, _)| head.clone()).collect();
@@ -282,7 +328,7 @@ impl Engine {
             }
         }
         if unjoined > 0 {
-            self.drop_offer_audits(out);
+            self.audits.leave_offer(out);
             self.sync.offer = None;
         } else {
             self.offer_ready(out);
@@ -304,7 +350,7 @@ impl Engine {
             return;
         }
         let Some(page) = offer.page.take() else { return };
-        let (peer, target) = (offer.peer, offer.work);
+        offer.barren_ms = 0;
         if offer.first_claimed.is_none() {
             offer.first_claimed = page.heads.iter().find(|(_, drawn)| !drawn).map(|(head, _)| head.semantic().root());
         }
@@ -315,24 +361,33 @@ impl Engine {
         for (head, drawn) in &page.heads {
             self.join(head, *drawn, out);
         }
-        if self.chain.tip_place().work >= target {
-            self.end_offer(peer, out);
-        } else if self.sync.offer.is_some() {
+        let Some(offer) = &self.sync.offer else { return };
+        if offer.ended || !self.chain.is_better(offer.work, &offer.tip) {
+            self.end_offer(out);
+        } else {
             self.ask_heads(out);
         }
     }
 
     /// The download is through: shares come next.
-    fn end_offer(&mut self, peer: Peer, out: &mut Vec<Output>) {
-        if let Some(offer) = self.sync.offer.take() {
-            self.job.in_touch = true;
-            if self.chain.tip_place().work < offer.work {
-                // It claimed more than it has.
-                self.sync.shun(peer, self.now);
-            }
-            self.prune();
-            self.ask_status(peer, out);
+    fn end_offer(&mut self, out: &mut Vec<Output>) {
+        let Some(offer) = self.sync.offer.take() else { return };
+        self.job.in_touch = true;
+        // What was left unaudited was so because its last 2,048 heads would be audited: they must have come.
+        let came = offer.last.is_some_and(|last| last.0 >= offer.height)
+            || self.chain.place(&offer.tip).is_some_and(|place| place.height >= offer.height);
+        if let Some(lowest) = offer.first_claimed.filter(|_| !came) {
+            self.sync.shun(offer.peer, Talk::Heads, SHUN_MS, self.now);
+            self.cut(lowest, out);
+        } else if self.chain.is_better(offer.work, &offer.tip) {
+            // It has less than it said, or takes its time.
+            let base = if offer.barren_ms > BARREN_MS { SHUN_MS } else { PAUSE_MS };
+            self.sync.shun(offer.peer, Talk::Heads, base, self.now);
+        } else {
+            self.sync.forgive(offer.peer, Talk::Heads);
         }
+        self.prune();
+        self.ask_status(offer.peer, out);
     }
 
     fn bad_offer(&mut self, peer: Peer, out: &mut Vec<Output>) {
@@ -349,29 +404,18 @@ impl Engine {
     }
 
     fn offer_lost(&mut self, out: &mut Vec<Output>) {
-        self.drop_offer_audits(out);
+        self.audits.leave_offer(out);
         let Some(offer) = self.sync.offer.take() else { return };
-        self.sync.shun(offer.peer, self.now);
+        self.sync.shun(offer.peer, Talk::Heads, SHUN_MS, self.now);
         self.job.in_touch = true;
-        let Some(lowest) = offer.first_claimed else { return };
-        let (removed, reorg) = self.chain.remove_branch(lowest);
-        self.reorganise(reorg, out);
-        // Shares keyed on removed heads no longer earn; `reorganise` has seen to those of the former main chain.
-        let removed: BTreeSet<Root> = removed.into_iter().collect();
-        let touched: Vec<UnitId> = self.shares.keyed_on(&removed).into_iter().collect();
-        self.settle(touched);
-        for root in removed {
-            self.ops.push(Op::DropHead(root));
+        if let Some(lowest) = offer.first_claimed {
+            self.cut(lowest, out);
         }
     }
 
-    fn drop_offer_audits(&mut self, out: &mut Vec<Output>) {
-        self.audits.drop_if(|case| case.waiters.iter().all(|waiter| *waiter == Waiter::Offer), out);
-    }
-
-    /// Single heads that were missing.
-    fn single_heads_came(&mut self, peer: Peer, heads: Vec<Semantic>, out: &mut Vec<Output>) {
-        if heads.len() > ROOTS_PER_ASK {
+    /// A single head that was missing, or none.
+    fn single_head_came(&mut self, peer: Peer, wanted: Root, heads: Vec<Semantic>, out: &mut Vec<Output>) {
+        if heads.len() > 1 || heads.iter().any(|head| head.root() != wanted) {
             out.push(Output::Penalise { peer, fault: PeerFault::BadReply });
             return;
         }
@@ -385,22 +429,26 @@ impl Engine {
 
     // Shares.
 
-    /// Asks for the next page of the pull, when devices are not behind already.
+    /// Asks for the next page of the pull, when devices are not behind already and this node's pace allows it.
     fn pull_on(&mut self, out: &mut Vec<Output>) {
         let room = self.audits.len() < ROOM / 2;
-        let Some(pull) = self.sync.pull.as_mut().filter(|pull| room && !pull.asking) else { return };
+        let Some(pull) = self.sync.pull.as_mut().filter(|pull| room && pull.asked.is_none()) else { return };
         let Some((epoch, _)) = pull.epochs.front().copied() else {
             self.sync.pull = None;
             return;
         };
-        pull.asking = true;
         let (peer, after) = (pull.peer, pull.after);
+        if !self.peers.may_page(peer, self.now) {
+            return;
+        }
+        pull.asked = Some(self.now);
         self.sync.ask(peer, Asked::Shares, Query::Shares { epoch, after }, self.now, out);
     }
 
     fn shares_came(&mut self, peer: Peer, receipts: Vec<Semantic>, more: bool, out: &mut Vec<Output>) {
-        let Some(pull) = self.sync.pull.as_mut().filter(|pull| pull.peer == peer && pull.asking) else { return };
-        pull.asking = false;
+        let now = self.now;
+        let Some(pull) = self.sync.pull.as_mut().filter(|pull| pull.peer == peer) else { return };
+        let Some(waited) = pull.asked.take().map(|since| now.since(since)) else { return };
         let (epoch, mut after) = (pull.epochs.front().map(|(epoch, _)| *epoch), pull.after);
         let mut ordered = receipts.len() <= SHARES_PER_REPLY && (!more || !receipts.is_empty());
         for receipt in &receipts {
@@ -412,32 +460,46 @@ impl Engine {
             self.sync.pull = None;
             return;
         }
+        let (count, before) = (receipts.len(), self.shares.len() + self.audits.len());
         let mut clean = true;
         for receipt in receipts {
             match self.take(receipt, Source::Sync { peer }, out) {
                 Taken::Settled => {}
                 Taken::Later => clean = false,
                 Taken::Faulty => {
+                    self.sync.shun(peer, Talk::Shares, SHUN_MS, now);
                     self.sync.pull = None;
                     return;
                 }
             }
         }
+        let barren = self.shares.len() + self.audits.len() <= before;
         if let Some(pull) = &mut self.sync.pull {
             pull.clean &= clean;
+            pull.came += count;
             pull.after = after;
-            if !more {
-                self.sync.epoch_pulled(self.now);
+            pull.barren_ms = if barren { pull.barren_ms + waited } else { 0 };
+            if pull.barren_ms > BARREN_MS {
+                self.sync.shun(peer, Talk::Shares, SHUN_MS, now);
+                self.sync.pull = None;
+            } else {
+                if !more {
+                    self.sync.epoch_pulled(now);
+                }
+                if !barren || (!more && waited < PROMPT_MS) {
+                    self.sync.forgive(peer, Talk::Shares);
+                }
             }
         }
         self.pull_on(out);
+        self.ask_bans(peer, out);
     }
 
     // Bans.
 
     /// A ban is taken on its proof alone: the receipt is audited here, and only if the key has shares here.
     fn bans_came(&mut self, peer: Peer, receipts: Vec<Semantic>, more: bool, out: &mut Vec<Output>) {
-        if self.sync.bans.is_none_or(|(other, _)| other != peer) {
+        if self.sync.bans.is_none_or(|(other, ..)| other != peer) {
             return;
         }
         let last = receipts.last().map(|receipt| receipt.receipt().miner);
@@ -451,16 +513,31 @@ impl Engine {
                 return;
             }
             after = Some(miner);
-            let facts = self.chain.facts(&receipt.receipt().prev_hash).copied();
-            let due = receipt.receipt().epoch_id >= self.horizon() && self.standing.has_shares(&miner) && !self.standing.is_banned(&miner);
-            let share = facts.filter(|_| due).and_then(|facts| receipt.contextual(&facts).ok());
-            if let Some(share) = share
+            let due = receipt.receipt().epoch_id >= self.horizon()
+                && receipt.too_early_until(self.now).is_none()
+                && self.standing.has_shares(&miner)
+                && !self.standing.is_banned(&miner);
+            if !due {
+                continue;
+            }
+            let prev = receipt.receipt().prev_hash;
+            let Some(facts) = self.chain.facts(&prev).copied() else {
+                // A key that others credit here must not hide its fraud on a head that it showed to few.
+                self.want_head(prev, peer, out);
+                continue;
+            };
+            if let Ok(share) = receipt.contextual(&facts)
+                && !self.audits.is_full_for_heads()
                 && !self.audits.contains(&claim)
             {
                 self.audits.open(share, Waiter::Ban { peer }, Priority::Alert);
             }
         }
         match (more, last) {
+            (true, Some(_)) if !self.sync.bans_in_time(self.now) => {
+                self.sync.shun(peer, Talk::Shares, SHUN_MS, self.now);
+                self.sync.bans_done(self.now);
+            }
             (true, Some(after)) => {
                 self.sync.ask(peer, Asked::Bans, Query::Bans { after: Some(after) }, self.now, out);
             }

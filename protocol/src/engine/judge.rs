@@ -1,9 +1,12 @@
 //! What follows from an audit: a true share is accepted, a true head joins the chain, a false root costs its miner (spec §5).
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::audits::{Case, Waiter};
+use super::chain::Reorg;
 use super::io::{HeadRow, Note, Op, Output, Peer, PeerFault, Topic, Verdict};
+use super::sync::{SHUN_MS, Talk};
 use super::{Engine, FORWARD_DEPTH};
 use crate::types::Root;
 use crate::verify::Contextual;
@@ -28,9 +31,13 @@ impl Engine {
     /// Answers whoever waits with one verdict, and gives back budgets.
     pub(super) fn release(&mut self, waiters: &[Waiter], verdict: Verdict, out: &mut Vec<Output>) {
         for waiter in waiters {
-            if let Waiter::Gossip { peer, message, .. } = *waiter {
-                self.peers.forward_done(peer);
-                out.push(Output::Verdict { message, verdict });
+            match *waiter {
+                Waiter::Gossip { peer, message, .. } => {
+                    self.peers.forward_done(peer);
+                    out.push(Output::Verdict { message, verdict });
+                }
+                Waiter::Late { peer, .. } => self.peers.forward_done(peer),
+                _ => {}
             }
         }
     }
@@ -54,6 +61,7 @@ impl Engine {
                     }
                     out.push(Output::Verdict { message, verdict });
                 }
+                Waiter::Late { peer, .. } => self.peers.forward_done(peer),
                 Waiter::Ban { peer } => out.push(Output::Penalise { peer, fault: PeerFault::BadReply }),
                 Waiter::Delivered { .. } | Waiter::Recheck | Waiter::Offer => {}
             }
@@ -61,10 +69,10 @@ impl Engine {
         if waiters.contains(&Waiter::Offer) {
             self.offer_progress(out);
         }
-        if share.is_head() {
-            self.join(share, true, out);
-        } else {
+        if !share.is_head() {
             self.accept(share, true, out);
+        } else if self.pins_allow(share) {
+            self.join(share, true, out);
         }
     }
 
@@ -88,20 +96,34 @@ impl Engine {
                         self.pays(peer, out);
                     }
                 }
-                // Whoever serves a head by sync has audited it.
-                Waiter::Delivered { peer } if share.is_head() => {
-                    out.push(Output::Penalise { peer, fault: PeerFault::FalseHead });
-                    self.sync.shun(peer, self.now);
+                Waiter::Late { peer, topic } => {
+                    self.peers.forward_done(peer);
+                    match topic {
+                        Topic::Heads => self.brought_false_head(peer, out),
+                        Topic::Receipts if !punish && !banned => self.pays(peer, out),
+                        _ => {}
+                    }
                 }
+                // Whoever serves a head by sync has audited it.
+                Waiter::Delivered { peer } if share.is_head() => self.brought_false_head(peer, out),
                 Waiter::Delivered { peer } if !punish && !banned => self.pays(peer, out),
                 Waiter::Offer => self.offer_failed(Some(share.semantic().root()), out),
                 _ => {}
             }
         }
         out.push(Output::Note(Note::FalseRoot { miner, banned: punish }));
+        // A light node took it as claimed.
+        if share.is_head() && self.chain.unit(&share.semantic().root()) == Some(share.semantic().unit()) {
+            self.cut(share.semantic().root(), out);
+        }
         if punish {
             self.ban(share, by_alert, out);
         }
+    }
+
+    fn brought_false_head(&mut self, peer: Peer, out: &mut Vec<Output>) {
+        out.push(Output::Penalise { peer, fault: PeerFault::FalseHead });
+        self.sync.shun(peer, Talk::Heads, SHUN_MS, self.now);
     }
 
     /// A false share of a key without standing: its deliverer loses score, with room for bad luck.
@@ -131,24 +153,43 @@ impl Engine {
     /// A head joins the tree, as audited or as claimed; its share is accepted with it, and what waited for it is taken again.
     pub(super) fn join(&mut self, head: &Contextual, audited: bool, out: &mut Vec<Output>) {
         let root = head.semantic().root();
-        let Some(reorg) = self.chain.insert(head) else { return };
+        let reorg = match self.chain.insert(head) {
+            Some(reorg) => reorg,
+            // It is in the tree as claimed, or without its share, and was recomputed after all.
+            None if audited && self.chain.unit(&root) == Some(head.semantic().unit()) => Reorg::default(),
+            None => return,
+        };
         let (height, place) = match self.chain.place(&root) {
             Some(place) => (place.height, place.to_bytes()),
             None => unreachable!("it was inserted just now"),
         };
         self.ops.push(Op::PutHead(HeadRow { root, height, audited, place, wire: head.semantic().wire().to_vec() }));
-        if head.semantic().receipt().epoch_id >= self.horizon() {
-            self.accept(head, audited, out);
-        }
+        self.accept(head, audited, out);
         self.reorganise(reorg, out);
         let waiting = self.holds.parent_came(&root);
         self.take_again(waiting, out);
     }
 
-    /// Enters a share into the table and the ledger, unless its unit is there or its miner is banned.
+    /// Takes a head that proved false out of the tree, with all that stands and is keyed on it.
+    pub(super) fn cut(&mut self, lowest: Root, out: &mut Vec<Output>) {
+        let (removed, reorg) = self.chain.remove_branch(lowest);
+        self.reorganise(reorg, out);
+        let heads: BTreeSet<Root> = removed.iter().map(|(root, _)| *root).collect();
+        let keyed = self.shares.keyed_on(&heads);
+        // What is keyed on them earns no more; what won them counts as a head no more.
+        self.settle(keyed.iter().copied().chain(removed.iter().filter_map(|(_, unit)| *unit)));
+        for miner in self.shares.forget(keyed, &mut self.ops) {
+            self.standing.retired(&miner, &mut self.ops);
+        }
+        for root in heads {
+            self.ops.push(Op::DropHead(root));
+        }
+    }
+
+    /// Enters a share into the table and the ledger, unless its unit is there, its miner is banned, or it lies below retention by now.
     pub(super) fn accept(&mut self, share: &Contextual, audited: bool, out: &mut Vec<Output>) {
         let (unit, receipt) = (share.semantic().unit(), share.semantic().receipt());
-        if self.standing.is_banned(&receipt.miner) {
+        if self.standing.is_banned(&receipt.miner) || receipt.epoch_id < self.horizon() {
             return;
         }
         if let Some(known) = self.shares.get(&unit) {

@@ -76,6 +76,8 @@ pub struct Engine {
     outbox: Outbox,
     job: JobState,
     awaiting: BTreeMap<UnitId, Root>,
+    /// The horizon of the last pruning.
+    pruned: u64,
     /// What this input changes in the store, and what waits for that.
     ops: Vec<Op>,
     then: Vec<Output>,
@@ -96,6 +98,7 @@ impl Engine {
             outbox: Outbox::default(),
             job: JobState::default(),
             awaiting: BTreeMap::new(),
+            pruned: 0,
             ops: Vec::new(),
             then: Vec::new(),
             config,
@@ -143,8 +146,7 @@ impl Engine {
             out.push(Output::Verdict { message: held.message, verdict: Verdict::Ignore });
         }
         self.take_again(again, out);
-        for (peer, message) in self.audits.overdue(self.now) {
-            self.peers.forward_done(peer);
+        for message in self.audits.overdue(self.now) {
             out.push(Output::Verdict { message, verdict: Verdict::Ignore });
         }
         if self.audits.len() == 0 && !self.shares.unaudited().is_empty() {
@@ -155,7 +157,7 @@ impl Engine {
 
     /// The lowest epoch whose shares are kept.
     fn horizon(&self) -> u64 {
-        (self.chain.height().0 + 1).saturating_sub(self.config.retain_epochs)
+        (self.chain.height().0 + 1).saturating_sub(self.config.retain_epochs).max(self.pruned)
     }
 
     /// The main chain changed: the ledger follows, then the outbox, then what retention drops.
@@ -180,7 +182,9 @@ impl Engine {
         touched.extend(heads.iter().filter_map(|head| self.chain.unit(head)));
         self.settle(touched);
         self.ripen();
-        if height.0.is_multiple_of(PRUNE_EVERY) && self.sync.offer.is_none() {
+        // A download that may have to be cut out again keeps what is below it.
+        let may_cut = self.sync.offer.as_ref().is_some_and(|offer| offer.first_claimed.is_some());
+        if height.0.is_multiple_of(PRUNE_EVERY) && !may_cut {
             self.prune();
         }
         out.push(Output::Note(Note::Tip { root: self.chain.tip(), height, undone: reorg.undone.len() as u64 }));
@@ -211,7 +215,9 @@ impl Engine {
         if horizon == 0 {
             return;
         }
-        for (_, miner) in self.shares.prune(horizon, &mut self.ops) {
+        // A heavier chain can be a shorter one: what was forgotten stays forgotten, or it would count and be delivered twice.
+        self.pruned = horizon;
+        for miner in self.shares.prune(horizon, &mut self.ops) {
             self.standing.retired(&miner, &mut self.ops);
         }
         self.standing.prune(horizon, &mut self.ops);

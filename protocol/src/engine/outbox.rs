@@ -79,7 +79,8 @@ impl Outbox {
     /// The aggregator has answered. A receipt that ceased to earn while it was on its way is listed as void.
     pub fn delivered(&mut self, unit: &UnitId, taken: bool, earns: bool, ops: &mut Vec<Op>) {
         let Some((epoch, state)) = self.rows.get(unit).copied() else { return };
-        if !matches!(state, OutboxState::Due | OutboxState::Waiting) {
+        // A dead letter may be replayed by hand, and taken then.
+        if !matches!(state, OutboxState::Due | OutboxState::Waiting | OutboxState::Dead) {
             return;
         }
         let next = match (taken, earns) {

@@ -11,8 +11,11 @@ pub const FORWARD_AUDITS_MAX: u32 = 64;
 const FORWARD_AUDITS_PER_SEC: u64 = 32;
 const FORWARD_AUDITS_BURST: u64 = 128;
 /// Questions that one peer may ask a second, and at once after a rest; more are refused.
-const ASKS_PER_SEC: u64 = 32;
-const ASKS_BURST: u64 = 256;
+const ASKS_PER_SEC: u64 = 64;
+const ASKS_BURST: u64 = 512;
+/// Pages that this node asks one peer for, likewise; the next waits. With statuses and single heads on top it stays below the peer's budget.
+const PAGES_PER_SEC: u64 = 40;
+const PAGES_BURST: u64 = 256;
 /// Receipts held for one peer; more are ignored.
 const HELD_MAX: u32 = 16;
 /// False shares of keys without standing that are put down to bad luck, a minute.
@@ -47,6 +50,7 @@ pub struct PeerState {
     forward: Bucket,
     asks: Bucket,
     luck: Bucket,
+    pages: Bucket,
     forward_open: u32,
     /// Receipts of this peer that are held.
     held: u32,
@@ -78,6 +82,7 @@ impl PeerState {
             forward: Bucket::full(FORWARD_AUDITS_BURST, now),
             asks: Bucket::full(ASKS_BURST, now),
             luck: Bucket::full(FALSE_SHARES_PER_MIN, now),
+            pages: Bucket::full(PAGES_BURST, now),
             forward_open: 0,
             held: 0,
             status: None,
@@ -151,14 +156,18 @@ impl Peers {
             state.held = state.held.saturating_sub(1);
         }
     }
-    /// Whether the peer may ask now.
+    /// Whether the peer may ask now. Its first question may overtake the news of its coming.
     pub fn may_ask(&mut self, peer: Peer, now: Millis) -> bool {
-        self.peers.get_mut(&peer).is_some_and(|state| state.asks.take(ASKS_PER_SEC, ASKS_BURST, now))
+        self.deliverer(peer, now).asks.take(ASKS_PER_SEC, ASKS_BURST, now)
+    }
+    /// Whether this node may ask the peer for a page now, without being greedy.
+    pub fn may_page(&mut self, peer: Peer, now: Millis) -> bool {
+        self.peers.get_mut(&peer).is_some_and(|state| state.pages.take(PAGES_PER_SEC, PAGES_BURST, now))
     }
     /// The peer delivered a false share of a key without standing; whether that is more than bad luck.
     pub fn false_share(&mut self, peer: Peer, now: Millis) -> bool {
         // A token every fifteen seconds: time is counted in quarter minutes.
-        let slow = Millis(now.0 * FALSE_SHARES_PER_MIN / 60);
+        let slow = Millis(now.0 / (60 / FALSE_SHARES_PER_MIN));
         let state = self.deliverer(peer, now);
         if state.luck.at > slow {
             state.luck.at = slow;

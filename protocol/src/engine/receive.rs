@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::audits::Waiter;
+use super::audits::{Claim, Waiter};
 use super::held::Held;
 use super::io::{Message, Note, Output, Peer, PeerFault, Priority, Query, ShareState, Topic, Verdict};
 use super::sync::Asked;
@@ -70,9 +70,6 @@ impl Engine {
         let Some(facts) = self.chain.facts(&receipt.receipt().prev_hash).copied() else {
             return self.hold(receipt, source, ContextFault::UnknownParent, out);
         };
-        if receipt.too_early_until(self.now).is_some() {
-            return self.hold(receipt, source, ContextFault::AheadOfClock, out);
-        }
         let share = match receipt.contextual(&facts) {
             Ok(share) => share,
             Err(fault) => return self.refuse(source, fault, out),
@@ -82,13 +79,18 @@ impl Engine {
         {
             return self.refuse(source, ContextFault::WrongTopic, out);
         }
+        // Only what waiting can make right is held.
+        if share.semantic().too_early_until(self.now).is_some() {
+            return self.hold(share.semantic().clone(), source, ContextFault::AheadOfClock, out);
+        }
         if share.is_head() { self.take_head(share, source, out) } else { self.take_share(share, source, out) }
     }
 
     /// A candidate for the chain: judged by nothing but its validity.
     fn take_head(&mut self, share: Contextual, source: Source, out: &mut Vec<Output>) -> Taken {
         let claim = (share.semantic().unit(), share.semantic().root());
-        if self.chain.contains(&claim.1) {
+        // Another unit with a head's root is fraud by somebody, and is audited like any candidate.
+        if self.chain.unit(&claim.1) == Some(claim.0) && !self.misses_share_of(&share, source) {
             return self.refuse(source, ContextFault::Seen, out);
         }
         if !self.pins_allow(&share) {
@@ -106,13 +108,35 @@ impl Engine {
         }
         if self.audits.contains(&claim) {
             if !self.audits.join(&claim, source.waiter(), Priority::Head) {
-                self.peers.forward_done(source.peer());
+                if let Source::Gossip { peer, .. } = source {
+                    self.peers.forward_done(peer);
+                }
                 return self.refuse(source, ContextFault::Seen, out);
             }
         } else {
             self.audits.open(share, source.waiter(), Priority::Head);
         }
+        if let Some(rival) = self.rival_of(&claim) {
+            self.recheck(&rival, Priority::Forward);
+        }
         Taken::Settled
+    }
+
+    /// Whether a head of the tree is offered by sync because its share is not in the table, and may enter it.
+    fn misses_share_of(&self, head: &Contextual, source: Source) -> bool {
+        let receipt = head.semantic().receipt();
+        matches!(source, Source::Sync { .. })
+            && self.shares.get(&head.semantic().unit()).is_none()
+            && receipt.epoch_id >= self.horizon()
+            && !self.standing.is_banned(&receipt.miner)
+    }
+
+    /// The accepted share that cannot be true together with this claim: its unit with another root, or its root of another unit.
+    fn rival_of(&self, (unit, root): &Claim) -> Option<UnitId> {
+        match self.shares.get(unit) {
+            Some(known) => (known.root != *root).then_some(*unit),
+            None => self.shares.unit_of_root(root),
+        }
     }
 
     /// Whether the network file's checkpoints agree with this head.
@@ -135,14 +159,14 @@ impl Engine {
         if epoch < lowest {
             return self.refuse(source, ContextFault::Stale, out);
         }
-        let known = self.shares.get(&unit).map(|known| known.root);
-        if known == Some(root) || self.audits.contains(&(unit, root)) {
+        let known = self.shares.get(&unit).is_some_and(|known| known.root == root);
+        if known || self.audits.contains(&(unit, root)) {
             return self.refuse(source, ContextFault::Seen, out);
         }
         if self.audits.is_full() {
             return self.refuse(source, ContextFault::PoolFull, out);
         }
-        let rival = known.map(|_| unit).or(self.shares.unit_of_root(&root));
+        let rival = self.rival_of(&(unit, root));
         let must = rival.is_some()
             || self.audits.has_rival(&unit, &root)
             || self.audits.has_root(&root)
@@ -213,6 +237,10 @@ impl Engine {
             out.push(Output::Verdict { message, verdict: Verdict::Reject });
             return;
         }
+        if self.audits.is_full_for_heads() {
+            self.refuse(source, ContextFault::PoolFull, out);
+            return;
+        }
         if !self.peers.may_forward(peer, self.now) {
             self.refuse(source, ContextFault::OverBudget, out);
             return;
@@ -238,14 +266,17 @@ impl Engine {
                 self.holds.put(peer, message, topic, receipt, since, due);
             }
         }
-        if fault == ContextFault::UnknownParent
-            && epoch >= self.horizon()
-            && self.peers.get(peer).is_some()
-            && self.sync.want(prev, self.now)
-        {
-            self.sync.ask(peer, Asked::ByRoot, Query::HeadsByRoot { roots: alloc::vec![prev] }, self.now, out);
+        if fault == ContextFault::UnknownParent && epoch >= self.horizon() {
+            self.want_head(prev, peer, out);
         }
         Taken::Later
+    }
+
+    /// Asks whoever brought something that is keyed on an unknown head for that head.
+    pub(super) fn want_head(&mut self, root: Root, peer: Peer, out: &mut Vec<Output>) {
+        if self.peers.get(peer).is_some() && self.sync.want(root, peer, self.now) {
+            self.sync.ask(peer, Asked::ByRoot(root), Query::HeadsByRoot { roots: alloc::vec![root] }, self.now, out);
+        }
     }
 
     /// Turns a receipt away; its deliverer pays what the fault says.

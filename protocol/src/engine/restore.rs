@@ -24,8 +24,12 @@ impl Engine {
         }
         let whole = snapshot.main.last().is_none_or(|tip| engine.chain.contains(tip));
         if !whole {
-            // Without its tip nothing else has a place; peers have it all.
-            return Self::new(engine.config);
+            // Without its tip nothing else has a place, and peers have it all; but what was delivered is known here alone.
+            let mut engine = Self::new(engine.config);
+            for (unit, epoch, state) in snapshot.outbox {
+                engine.outbox.restore(unit, epoch, state);
+            }
+            return engine;
         }
         engine.chain.restore_main(snapshot.main);
         for row in snapshot.shares {

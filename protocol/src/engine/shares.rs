@@ -235,24 +235,30 @@ impl Shares {
         turns
     }
 
-    /// Forgets the shares of epochs below `horizon`; the ledger keeps their sums. Gives the units and their miners.
-    pub fn prune(&mut self, horizon: u64, ops: &mut Vec<Op>) -> Vec<(UnitId, PublicKey)> {
+    /// Forgets the shares of epochs below `horizon`; the ledger keeps their sums. Gives their miners, one for each share.
+    pub fn prune(&mut self, horizon: u64, ops: &mut Vec<Op>) -> Vec<PublicKey> {
         let kept = self.by_epoch.split_off(&horizon);
         let old = core::mem::replace(&mut self.by_epoch, kept);
         self.digests = self.digests.split_off(&horizon);
-        let mut gone = Vec::new();
-        for unit in old.into_values().flatten() {
+        self.forget(old.into_values().flatten(), ops)
+    }
+
+    /// Forgets shares; what they earn stays in the ledger. Gives their miners, one for each share.
+    pub fn forget(&mut self, units: impl IntoIterator<Item = UnitId>, ops: &mut Vec<Op>) -> Vec<PublicKey> {
+        let mut miners = Vec::new();
+        for unit in units {
             let Some(share) = self.by_unit.remove(&unit) else { continue };
             if self.by_root.get(&share.root) == Some(&unit) {
                 self.by_root.remove(&share.root);
             }
+            remove_from(&mut self.by_epoch, &share.epoch, &unit);
             remove_from(&mut self.by_head, &share.prev, &unit);
             remove_from(&mut self.by_miner, &share.miner, &unit);
             self.unaudited.remove(&unit);
             ops.push(Op::DropShare { unit });
-            gone.push((unit, share.miner));
+            miners.push(share.miner);
         }
-        gone
+        miners
     }
 
     /// Count and digest of an epoch's earning units.

@@ -71,6 +71,11 @@ impl Standing {
             return false;
         }
         self.bans.insert(receipt.miner, receipt.epoch_id);
+        // When the ban has run out, trust is earned anew.
+        if let Some(row) = self.rows.get_mut(&receipt.miner) {
+            row.audited_weight = U256::ZERO;
+            ops.push(Op::PutStanding { miner: receipt.miner, row: *row });
+        }
         ops.push(Op::PutBan(BanRow { miner: receipt.miner, epoch: receipt.epoch_id, wire: proof.wire().to_vec() }));
         true
     }

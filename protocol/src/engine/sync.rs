@@ -12,10 +12,23 @@ use crate::verify::Contextual;
 
 /// A question without an answer for this long has failed.
 const ASK_TIMEOUT_MS: u64 = 15_000;
-/// How long a peer whose chain proved false or empty is not asked for it again.
-const SHUN_MS: u64 = 10_000;
-/// Single heads that are wanted at a time; further ones come by download.
-const WANTED_MAX: usize = 256;
+/// How long a peer whose chain proved false, or that kept a conversation for nothing, is not asked again …
+pub const SHUN_MS: u64 = 10_000;
+/// … one that only did not answer, or has less than it said, which loss and reorganisations do as well …
+pub const PAUSE_MS: u64 = 1_000;
+/// … which doubles while it goes on, up to so many times the first.
+const SHUN_TIMES_MAX: u64 = 64;
+/// After this time without a fault a peer's next one counts as its first.
+const SHUN_FORGOTTEN_MS: u64 = 600_000;
+/// A page that ends an epoch within this time shows a peer that answers.
+pub const PROMPT_MS: u64 = 2_000;
+/// A conversation may wait so long for answers that bring nothing new; then another peer has its turn.
+pub const BARREN_MS: u64 = 10_000;
+/// All pages of one peer's bans come within this time, or the rest is left for another time.
+const BANS_MS: u64 = 30_000;
+/// Single heads that are wanted at a time, and of one peer; further ones come by download.
+const WANTED_MAX: usize = 1_024;
+const WANTED_PER_PEER: usize = 16;
 /// A head that was asked for and did not come may be asked for again after this.
 const WANTED_AGAIN_MS: u64 = 2_000;
 /// A completed pull of an epoch is not repeated for this long while the peer's digest stays.
@@ -32,8 +45,8 @@ pub enum Asked {
     Status,
     /// A page of a better chain.
     Heads,
-    /// Single heads.
-    ByRoot,
+    /// A single head.
+    ByRoot(Root),
     /// A page of an epoch.
     Shares,
     /// A page of bans.
@@ -55,6 +68,8 @@ pub struct Offer {
     /// From whom.
     pub peer: Peer,
     /// Its claimed tip.
+    pub tip: Root,
+    /// That one's claimed height.
     pub height: Height,
     /// Its claimed work.
     pub work: U256,
@@ -64,6 +79,19 @@ pub struct Offer {
     pub first_claimed: Option<Root>,
     /// The page whose audits are open; `None` while the next is asked for.
     pub page: Option<Page>,
+    /// Since when a question is open; `None` while the next may not be asked yet.
+    pub asked: Option<Millis>,
+    /// How long it waited for pages without a head that was new.
+    pub barren_ms: u64,
+    /// Whether the last page was not full: the peer has no more.
+    pub ended: bool,
+}
+
+impl Offer {
+    /// A download of what a peer says that it has.
+    pub fn new(peer: Peer, tip: Root, height: Height, work: U256) -> Self {
+        Self { peer, tip, height, work, last: None, first_claimed: None, page: None, asked: None, barren_ms: 0, ended: false }
+    }
 }
 
 /// A pull of differing epochs from one peer.
@@ -77,8 +105,38 @@ pub struct Pull {
     pub after: Option<UnitId>,
     /// Whether all that came of the current epoch could be judged.
     pub clean: bool,
-    /// Whether a question is open.
-    pub asking: bool,
+    /// How many came of the current epoch.
+    pub came: usize,
+    /// Since when a question is open.
+    pub asked: Option<Millis>,
+    /// How long it waited for pages with nothing new.
+    pub barren_ms: u64,
+}
+
+/// What a peer is not asked for while it is shunned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Talk {
+    /// Its chain.
+    Heads,
+    /// Its shares and bans.
+    Shares,
+}
+
+impl Asked {
+    /// The conversation that the question belongs to.
+    pub fn talk(&self) -> Talk {
+        match self {
+            Self::Status | Self::Heads | Self::ByRoot(_) => Talk::Heads,
+            Self::Shares | Self::Bans => Talk::Shares,
+        }
+    }
+}
+
+/// A peer that is not asked for a while.
+#[derive(Debug)]
+struct Shunned {
+    until: Millis,
+    times: u32,
 }
 
 /// All conversations.
@@ -90,10 +148,10 @@ pub struct Sync {
     pub offer: Option<Offer>,
     /// The pull of shares.
     pub pull: Option<Pull>,
-    /// The bans' page that is being asked for, and the peer's digest.
-    pub bans: Option<(Peer, Digest)>,
-    shunned: BTreeMap<Peer, Millis>,
-    wanted: BTreeMap<Root, Millis>,
+    /// The bans' page that is being asked for: whom, the peer's digest, since when.
+    pub bans: Option<(Peer, Digest, Millis)>,
+    shunned: BTreeMap<(Peer, Talk), Shunned>,
+    wanted: BTreeMap<(Peer, Root), Millis>,
     pulled: BTreeMap<(Peer, u64), (Digest, Millis)>,
     bans_pulled: BTreeMap<Peer, (Digest, Millis)>,
     turn: Option<Peer>,
@@ -128,7 +186,7 @@ impl Sync {
     }
     /// Forgets a peer.
     pub fn down(&mut self, peer: Peer) {
-        self.shunned.remove(&peer);
+        self.shunned.retain(|(other, _), _| *other != peer);
         self.bans_pulled.remove(&peer);
         self.pulled.retain(|(other, _), _| *other != peer);
     }
@@ -150,21 +208,32 @@ impl Sync {
         self.turn
     }
 
-    /// Does not ask the peer for its chain for a while.
-    pub fn shun(&mut self, peer: Peer, now: Millis) {
-        self.shunned.insert(peer, now.plus(SHUN_MS));
+    /// Does not ask the peer for a while, and for twice as long the next time.
+    pub fn shun(&mut self, peer: Peer, talk: Talk, base_ms: u64, now: Millis) {
+        let row = self.shunned.entry((peer, talk)).or_insert(Shunned { until: now, times: 0 });
+        row.times = if now.since(row.until) < SHUN_FORGOTTEN_MS { (row.times + 1).min(16) } else { 1 };
+        row.until = row.until.max(now.plus(base_ms * (1 << (row.times - 1)).min(SHUN_TIMES_MAX)));
     }
-    /// Whether the peer is not asked for its chain now.
-    pub fn is_shunned(&self, peer: Peer, now: Millis) -> bool {
-        self.shunned.get(&peer).is_some_and(|until| *until > now)
+    /// How often the peer was shunned lately: whoever never was has the next turn.
+    pub fn strikes(&self, peer: Peer, talk: Talk) -> u32 {
+        self.shunned.get(&(peer, talk)).map_or(0, |row| row.times)
+    }
+    /// The peer kept its word.
+    pub fn forgive(&mut self, peer: Peer, talk: Talk) {
+        self.shunned.remove(&(peer, talk));
+    }
+    /// Whether the peer is not asked now.
+    pub fn is_shunned(&self, peer: Peer, talk: Talk, now: Millis) -> bool {
+        self.shunned.get(&(peer, talk)).is_some_and(|row| row.until > now)
     }
 
-    /// Whether to ask for this head now.
-    pub fn want(&mut self, root: Root, now: Millis) -> bool {
+    /// Whether to ask the peer for this head now.
+    pub fn want(&mut self, root: Root, peer: Peer, now: Millis) -> bool {
         self.wanted.retain(|_, since| now.since(*since) < WANTED_AGAIN_MS);
-        let want = self.wanted.len() < WANTED_MAX && !self.wanted.contains_key(&root);
+        let of_peer = self.wanted.range((peer, Root([0; 32]))..=(peer, Root([255; 32]))).count();
+        let want = self.wanted.len() < WANTED_MAX && of_peer < WANTED_PER_PEER && !self.wanted.contains_key(&(peer, root));
         if want {
-            self.wanted.insert(root, now);
+            self.wanted.insert((peer, root), now);
         }
         want
     }
@@ -176,19 +245,22 @@ impl Sync {
         };
         let epochs: VecDeque<_> = epochs.filter(|(epoch, digest)| fresh(epoch, digest)).take(PULL_EPOCHS_MAX).collect();
         if !epochs.is_empty() {
-            self.pull = Some(Pull { peer, epochs, after: None, clean: true, asking: false });
+            self.pull = Some(Pull { peer, epochs, after: None, clean: true, came: 0, asked: None, barren_ms: 0 });
         }
     }
     /// The current epoch of the pull is through.
     pub fn epoch_pulled(&mut self, now: Millis) {
         let Some(pull) = &mut self.pull else { return };
+        // Fewer than it said: some were on their way to its disk, or it lied; neither settles the epoch.
         if let Some((epoch, digest)) = pull.epochs.pop_front()
             && pull.clean
+            && pull.came >= digest.count as usize
         {
             self.pulled.insert((pull.peer, epoch), (digest, now));
         }
         pull.after = None;
         pull.clean = true;
+        pull.came = 0;
         if pull.epochs.is_empty() {
             self.pull = None;
         }
@@ -202,9 +274,13 @@ impl Sync {
     pub fn wants_bans(&self, peer: Peer, digest: Digest, now: Millis) -> bool {
         self.bans.is_none() && self.bans_pulled.get(&peer).is_none_or(|(old, at)| *old != digest || now.since(*at) >= BANS_PULLED_FOR_MS)
     }
+    /// Whether the next page of bans may still be asked for.
+    pub fn bans_in_time(&self, now: Millis) -> bool {
+        self.bans.is_some_and(|(.., since)| now.since(since) < BANS_MS)
+    }
     /// All pages of bans came.
     pub fn bans_done(&mut self, now: Millis) {
-        if let Some((peer, digest)) = self.bans.take() {
+        if let Some((peer, digest, _)) = self.bans.take() {
             self.bans_pulled.insert(peer, (digest, now));
         }
     }

@@ -325,7 +325,6 @@ impl World {
             Event::Delivered { node, life, unit } if self.lives(node, life) => {
                 self.delivering.remove(&(node, life, unit));
                 *self.delivered.entry(unit).or_default().entry(node).or_default() += 1;
-                self.nodes[node].sending.remove(&unit);
                 self.input(node, Input::Delivered { unit, taken: true });
             }
             Event::Start(node) if self.nodes[node].engine.is_none() => self.start(node),
@@ -364,8 +363,7 @@ impl World {
         match self.nodes[node].store().outbox(OutboxState::Due, None, tops_store::PAGE_MAX) {
             Ok(due) => {
                 for row in due.rows {
-                    self.nodes[node].sending.insert(row.unit);
-                    self.after(100, Event::Delivered { node, life, unit: row.unit });
+                    self.deliver(node, life, row.unit, 100);
                 }
             }
             Err(fault) => panic!("node {node}: {fault}"),
@@ -467,10 +465,7 @@ impl World {
         }
         let life = self.nodes[node].life;
         for op in &batch {
-            // As the bridge does: a unit that is on its way is not sent again.
-            if let Op::PutOutbox { unit, state: OutboxState::Due, .. } = op
-                && self.nodes[node].sending.insert(*unit)
-            {
+            if let Op::PutOutbox { unit, state: OutboxState::Due, .. } = op {
                 let delay = self.delay() + 20;
                 self.deliver(node, life, *unit, delay);
             }

@@ -204,10 +204,15 @@ impl World {
         }
         let mut views = honest().filter_map(|n| n.engine.as_ref()).map(|e| {
             let v = e.view();
-            (v.tip, v.ledger_digest, v.ban_digest, v.undecided == 0)
+            ((v.tip, v.ledger_digest, v.undecided == 0), v.ban_digest)
         });
-        let Some(first) = views.next() else { return true };
-        first.3 && views.all(|v| v == first)
+        let Some((first, bans)) = views.next() else { return true };
+        let mut one_list = true;
+        let alike = views.all(|(view, other)| {
+            one_list &= other == bans;
+            view == first
+        });
+        first.2 && alike && (one_list || super::invariants::agreement::bans_agree(self).is_ok())
     }
 
     /// A receipt's bytes past stages 1 and 2, each computed once.

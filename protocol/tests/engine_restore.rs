@@ -61,7 +61,7 @@ fn a_restart_after_pruning_gives_the_same_engine_and_goes_on_the_same() {
     for head in world.chain(world.genesis(), &key(1), 200) {
         rig.now = rig.now.max(head.receipt().timestamp);
         rig.gossip(&world, 1, &head);
-        if world.height(head.root()) % 5 == 0 {
+        if world.height(head.root()).is_multiple_of(5) {
             let side = world.head(head.receipt().prev_hash, &key(2));
             rig.gossip(&world, 1, &side);
             let share = world.share(side.root(), &key(2));

@@ -2,6 +2,8 @@
 //!
 //! Each run ends with every invariant of the honest ones: one chain, one ledger that equals the sum of true shares, no credit of a banned key.
 
+#![allow(clippy::expect_used)] // a test may panic; its helpers are outside of #[test]
+
 use tops_protocol::codec::receipt_from_wire;
 use tops_protocol::engine::{ShareState, Verdict};
 use tops_protocol::{PublicKey, U256};

@@ -1,5 +1,7 @@
 //! The testnet as `testnet/run.sh` runs it: real processes, real wires, the conductor's own checks.
 
+#![allow(clippy::expect_used)] // a test may panic; its helpers are outside of #[test]
+
 use tops_tests::testnet::{Binaries, Options, Scenario, conduct};
 
 async fn passes(seconds: u64, nodes: usize, bridges: usize, scenario: Scenario) {

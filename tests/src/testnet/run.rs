@@ -373,7 +373,7 @@ impl Yard {
             peers.join(" "),
             number("/hash_rate/attempts_per_second_10s").sum::<f64>(),
             number("/shares").fold(0.0, f64::max),
-            number("/counters/shares_audited").last().unwrap_or(0.0),
+            number("/counters/shares_audited").next_back().unwrap_or(0.0),
             number("/outbox/delivered").sum::<f64>(),
             number("/counters/receipts_rejected").sum::<f64>(),
         )

@@ -64,8 +64,9 @@ if [ -x kernels/build ]; then
     kernels/build --check
 fi
 
-step "programs"
-cargo build --workspace --bins "${features[@]}" --locked
+step "programs and tests"
+# Tests of whole programs need the programs; cargo builds them with the tests, once and with the same features.
+cargo test --workspace "${features[@]}" --locked --no-run
 # The end-to-end tests start these; without the variable they build their own.
 TOPS_BIN_DIR=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/debug
 export TOPS_BIN_DIR

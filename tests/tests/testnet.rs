@@ -4,7 +4,11 @@
 
 use tops_tests::testnet::{Binaries, Options, Scenario, conduct};
 
+/// One network at a time: both judge how soon processes agree.
+static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 async fn passes(seconds: u64, nodes: usize, bridges: usize, scenario: Scenario) {
+    let _alone = MACHINE.lock().await;
     let binaries = Binaries::built().expect("the programs build");
     let options = Options { nodes, seconds: Some(seconds), summary: None, backend: "cpu".into(), keep: false, binaries, scenario, bridges };
     let summary = conduct(options).await.expect("the testnet runs");

@@ -1,5 +1,7 @@
 //! The gate as a process: it tells where it is, keeps its identity, brings visitors together, sends away strangers, and ends when told to.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,7 @@
 //! The node's adapters over real sockets on loopback: handshakes, numbers, verdicts, questions, and signatures off the loop.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
+
 use std::time::Duration;
 
 use libp2p::identity::Keypair;

@@ -160,7 +160,7 @@ mod tests {
         let hash = |name: &str| TopicHash::from_raw(name);
         params([(Topic::Heads, hash("h")), (Topic::Receipts, hash("r")), (Topic::Alerts, hash("a"))]).validate().unwrap();
         thresholds().validate().unwrap();
-        assert!(DROP < GRAYLIST && GRAYLIST < PUBLISH && PUBLISH < GOSSIP && GOSSIP < 0.0);
+        const { assert!(DROP < GRAYLIST && GRAYLIST < PUBLISH && PUBLISH < GOSSIP && GOSSIP < 0.0) };
     }
 
     #[test]

@@ -11,7 +11,6 @@ pub mod cuda;
 pub mod health;
 #[cfg(feature = "opencl")]
 pub mod opencl;
-#[cfg(feature = "opencl")]
 mod padded;
 pub mod queue;
 mod sample;

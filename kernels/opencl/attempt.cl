@@ -7,7 +7,7 @@
 //   PRODUCT_DP4A  NVIDIA from 6.1: dp4a by inline PTX
 //   PRODUCT_DOT   cl_khr_integer_dot_product, packed four by eight bits
 //   (none)        plain arithmetic
-// Matrices are row-major and K-major: a[rows][k], w[neurons][k], y[rows][n]. Rows are padded to 128, n and k to 256: what padding
+// Matrices are row-major and K-major: a[rows][k], w[neurons][k], y[rows][n]. Rows and n are padded to 128, k to 64: what padding
 // holds is multiplied and never read. Devices are little-endian; the host refuses others.
 
 #define INLINE static inline __attribute__((always_inline))

@@ -1,7 +1,7 @@
 //! The OpenCL source, which is built on the device that runs it, and what its host must know.
 //!
 //! One portable source for every vendor; how bytes are multiplied is a define ([`Product`]). The host tries the products that a device may
-//! have, fastest first, and takes the first that builds and passes the suite. Buffers: rows padded to [`ROW_STEP`], n and k to [`COLUMN_STEP`].
+//! have, fastest first, and takes the first that builds and passes the suite. Buffers: rows padded to [`ROW_STEP`], n to [`TILE_COLUMNS`], k to 64.
 
 pub use crate::cuda::{RECORD_BYTES, attempt_record, chunks, physical_row, target_words};
 
@@ -13,9 +13,6 @@ pub const ROW_STEP: usize = 128;
 
 /// Columns that a product's tile has.
 pub const TILE_COLUMNS: usize = 128;
-
-/// n and k are multiples of it.
-pub const COLUMN_STEP: usize = 256;
 
 /// Work-items of `tickets`, one work-group an attempt.
 pub const TICKET_ITEMS: usize = 64;

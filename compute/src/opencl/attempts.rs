@@ -21,6 +21,7 @@ use super::original::Originals;
 use super::{Buffer, Card, Mark};
 use crate::backend::{Backend, Device, DeviceFault, ROOTS_LIMIT, SearchJob, SearchReport, Stop};
 use crate::conformance::{self, Level};
+use crate::padded;
 
 /// Launches of a search that are queued at once, each with a slot of its own for what comes back.
 const SLOTS: usize = 2;
@@ -114,7 +115,7 @@ impl Backend for OpenClBackend {
         // Weights of another function, and room for the largest shape, can be much: v2's scratch memory makes way.
         engine.room = None;
         let Engine { card, originals, pacer, .. } = &mut *engine;
-        attempts.iter().map(|attempt| originals.root(card, pacer, attempt)).collect()
+        padded::roots(attempts, |shape, prepared| originals.root(card, pacer, shape, prepared))
     }
 }
 

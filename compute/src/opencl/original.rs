@@ -6,15 +6,15 @@
 
 use std::collections::VecDeque;
 
-use tops_kernels::opencl::COLUMN_STEP;
+use tops_kernels::opencl::physical_row;
 use tops_protocol::Root;
-use tops_protocol::work::v1::{self, AttemptV1, ShapeV1, WeightsV1};
+use tops_protocol::work::v1::{self, ShapeV1, WeightsV1};
 
 use super::attempts::Pacer;
 use super::launch::{self, Layer};
 use super::{Buffer, Card};
 use crate::backend::DeviceFault;
-use crate::padded::{self, Padded};
+use crate::padded::{self, Padded, Prepared};
 
 /// Shapes whose weights are kept; the one unused for longest goes first.
 const KEPT_SHAPES: usize = 2;
@@ -35,12 +35,10 @@ struct Layers {
 
 impl Originals {
     /// The root of one attempt.
-    pub(super) fn root(&mut self, card: &Card, pacer: &mut Pacer, attempt: &AttemptV1) -> Result<Root, DeviceFault> {
-        let shape = attempt.shape;
+    pub(super) fn root(&mut self, card: &Card, pacer: &mut Pacer, shape: ShapeV1, prepared: &Prepared) -> Result<Root, DeviceFault> {
         let layers = self.layers(card, shape)?;
-        let Padded { rows, n, k } = Padded::new(shape, COLUMN_STEP);
+        let Padded { rows, n, k } = Padded::new(shape);
         let wide = |size: usize| u32::try_from(size).unwrap_or_else(|_| unreachable!("padded sizes are at most 8192"));
-        let prepared = padded::prepare(attempt, COLUMN_STEP);
         let (a, y1, y2) = (card.allocate(rows * k)?, card.allocate(rows * n)?, card.allocate(rows * n)?);
         let (positions, sample) = (card.allocate(prepared.positions.len() * 4)?, card.allocate(prepared.positions.len())?);
         let clamped = match &prepared.marked {
@@ -48,9 +46,7 @@ impl Originals {
             Some(marked) => Some((marked, card.allocate(k)?, card.allocate(n * k)?)),
         };
         card.upload(&prepared.a, &a)?;
-        // Positions as they lie in padded rows.
-        let columns = shape.n();
-        let places = prepared.positions.iter().flat_map(|p| (p / columns * wide(n) + p % columns).to_le_bytes()).collect::<Vec<u8>>();
+        let places: Vec<u8> = prepared.positions.iter().flat_map(|position| position.to_le_bytes()).collect();
         card.upload(&places, &positions)?;
         if let Some((marked, on_card, out)) = &clamped {
             card.upload(marked, on_card)?;
@@ -72,10 +68,10 @@ impl Originals {
             None => {
                 self.kept.truncate(KEPT_SHAPES - 1);
                 let weights = WeightsV1::new(shape);
-                let Padded { n, k, .. } = Padded::new(shape, COLUMN_STEP);
+                let Padded { n, k, .. } = Padded::new(shape);
                 let (first, second) = (card.allocate(n * k)?, card.allocate(n * n)?);
                 let columns = shape.n() as usize;
-                let place = |neuron| if card.product.permuted() { tops_kernels::opencl::physical_row(neuron) } else { neuron };
+                let place = |neuron| if card.product.permuted() { physical_row(neuron) } else { neuron };
                 card.upload(&padded::transposed(weights.w1(), columns, [n, k], place), &first)?;
                 card.upload(&padded::transposed(weights.w2(), columns, [n, n], place), &second)?;
                 self.kept.push_front(Layers { n: shape.n(), k: shape.k(), first, second });

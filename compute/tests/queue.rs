@@ -173,6 +173,8 @@ fn a_new_job_replaces_the_old_one_and_late_reports_name_the_old() {
         }
     };
     assert_eq!(first_new.job.first_nonce.get(), 0);
+    let replaced: u64 = queue.reports().iter().map(|lane| lane.replaced).sum();
+    assert!(replaced <= 1, "a job is replaced once, or not at all when the lane was between two searches");
 }
 
 #[test]

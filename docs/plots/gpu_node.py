@@ -80,7 +80,7 @@ def main():
             if "device_" in name and name.split("{")[0].endswith("_total"):
                 print(f"  {name} {(new[name] - old.get(name, 0)) / wall:.4g} a second")
         for name in sorted(new):
-            if re.search(r"height|shares|watts|clock|peers", name) and "{" not in name.split("_")[0]:
+            if re.search(r"height|shares|watts|clock|peers|replaced", name) and "{" not in name.split("_")[0]:
                 print(f"  {name} {new[name]:g}")
 
 

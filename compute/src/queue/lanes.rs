@@ -58,6 +58,10 @@ pub struct LaneReport {
     pub queued: usize,
     /// Attempts a search.
     pub batch: u32,
+    /// Jobs that replaced another one here while it was being mined.
+    pub replaced: u64,
+    /// The longest time from the word of such a job to the start of its first search here.
+    pub replaced_worst: Duration,
     /// Time that the device itself computed.
     pub busy: Duration,
     /// Time since the start.
@@ -106,6 +110,10 @@ pub(super) struct Lane {
     mined_ops: u128,
     hits: u64,
     checked: u64,
+    /// When the word of another mining job came, while this lane mined the one before.
+    replaced_at: Option<Instant>,
+    replaced: u64,
+    replaced_worst: Duration,
     busy: Duration,
 }
 
@@ -144,6 +152,9 @@ impl State {
                 mined_ops: 0,
                 hits: 0,
                 checked: 0,
+                replaced_at: None,
+                replaced: 0,
+                replaced_worst: Duration::ZERO,
                 busy: Duration::ZERO,
             })
             .collect();
@@ -196,6 +207,7 @@ impl State {
         for lane in &mut self.lanes {
             if let Some((Running::Mining { stop, .. }, _)) = &lane.running {
                 stop.stop();
+                lane.replaced_at = job.map(|_| Instant::now());
             }
         }
     }
@@ -284,6 +296,10 @@ impl State {
         let (first_nonce, stop) = (Nonce::new(first)?, Stop::new());
         let MiningJob { prev_hash, miner, timestamp, shape, target, .. } = mining.job;
         let generation = self.generation;
+        if let Some(told) = lane.replaced_at.take() {
+            lane.replaced += 1;
+            lane.replaced_worst = lane.replaced_worst.max(told.elapsed());
+        }
         lane.running = Some((Running::Mining { generation, first, count, stop: stop.clone(), yields_to, asked_at: None }, Instant::now()));
         Some(Task::Mine { job: SearchJob { prev_hash, miner, timestamp, shape, first_nonce, count, target }, stop })
     }
@@ -356,6 +372,8 @@ impl State {
             checked: lane.checked,
             queued: lane.jobs.iter().map(VecDeque::len).sum(),
             batch: lane.batch,
+            replaced: lane.replaced,
+            replaced_worst: lane.replaced_worst,
             busy: lane.busy,
             wall,
         })

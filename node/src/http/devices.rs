@@ -67,6 +67,7 @@ fn device_json(lane: &LaneReport, reading: &Reading) -> Value {
     json!({
         "label": lane.device.label(), "device": lane.device, "mines": lane.mines, "benched": lane.benched, "hung": lane.hung,
         "attempts": lane.mined, "tops": over(lane.mined_ops as f64 / 1e12), "hits": lane.hits,
-        "checked": lane.checked, "queued": lane.queued, "batch": lane.batch, "busy_share": over(lane.busy.as_secs_f64()), "health": reading,
+        "checked": lane.checked, "queued": lane.queued, "batch": lane.batch, "busy_share": over(lane.busy.as_secs_f64()), "jobs_replaced": lane.replaced,
+        "job_replaced_worst_ms": lane.replaced_worst.as_secs_f64() * 1e3, "health": reading,
     })
 }

@@ -139,7 +139,8 @@ impl NodeCollector {
 
     fn lanes(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let seen = self.sensors.look();
-        let columns: [Column; 5] = [
+        let columns: [Column; 6] = [
+            ("device_jobs_replaced", "Mining jobs that replaced another one while it ran", |l| l.replaced as f64),
             ("device_busy_seconds", "Time that the device itself computed", |l| l.busy.as_secs_f64()),
             ("device_operations", "Operations mined", |l| l.mined_ops as f64),
             ("device_attempts", "Attempts mined", |l| l.mined as f64),
@@ -152,7 +153,10 @@ impl NodeCollector {
                 ConstCounter::new(column(lane)).encode(metric.encode_family(&[("device", lane.device.label())])?)?;
             }
         }
-        let gauges: [Column; 3] = [
+        let gauges: [Column; 4] = [
+            ("device_job_replaced_worst_seconds", "Longest time from the word of a new job to its first search", |l| {
+                l.replaced_worst.as_secs_f64()
+            }),
             ("device_queued", "Urgent jobs waiting", |l| l.queued as f64),
             ("device_batch", "Attempts a search", |l| f64::from(l.batch)),
             ("device_benched", "1 when the device gets no more work", |l| f64::from(u8::from(l.benched.is_some()))),

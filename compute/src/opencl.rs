@@ -42,7 +42,7 @@ const SCRATCH_LIMIT: u64 = 1 << 30;
 const LOG_LIMIT: usize = 400;
 
 /// Looks for OpenCL devices: all of them, or those with the numbers given. Each that is found has passed its start-up self-check.
-pub fn probe(wanted: Option<&[u32]>) -> Probe {
+pub fn probe(wanted: Option<&[u32]>, processors: bool) -> Probe {
     let mut probe = Probe::default();
     let mut pass = |index, name, reason| probe.passed_over.push(PassedOver { kind: DeviceKind::OpenCl, index, name, reason });
     let seen = match seen() {
@@ -56,6 +56,11 @@ pub fn probe(wanted: Option<&[u32]>) -> Probe {
         pass(Some(*index), None, format!("the OpenCL drivers show {} devices", seen.len()));
     }
     for seen in seen.iter().filter(|seen| wanted.is_none_or(|wanted| wanted.contains(&seen.index))) {
+        if seen.cpu && !processors {
+            let reason = "it is a processor, which the CPU backend drives faster; `--backend opencl` uses it all the same";
+            pass(Some(seen.index), Some(seen.name.clone()), reason.into());
+            continue;
+        }
         match open_best(seen) {
             Ok(backend) => probe.found.push(Arc::new(backend)),
             Err(reason) => pass(Some(seen.index), Some(seen.name.clone()), reason),

@@ -82,11 +82,17 @@ pub fn kinds() -> Vec<DeviceKind> {
 
 /// Looks for devices of one kind, GPUs with their start-up self-check.
 pub fn probe(kind: DeviceKind, devices: Option<&[u32]>, threads: Option<usize>) -> Probe {
+    look(kind, devices, threads, true)
+}
+
+/// With `processors` = false, OpenCL's view of the CPU is passed over unopened: its compiler costs seconds for a slower path.
+#[cfg_attr(not(feature = "opencl"), allow(unused_variables))]
+fn look(kind: DeviceKind, devices: Option<&[u32]>, threads: Option<usize>, processors: bool) -> Probe {
     let pass = |reason: String| Probe { found: Vec::new(), passed_over: vec![PassedOver { kind, index: None, name: None, reason }] };
     match kind {
         DeviceKind::Cuda => cuda::probe(devices),
         #[cfg(feature = "opencl")]
-        DeviceKind::OpenCl => crate::opencl::probe(devices),
+        DeviceKind::OpenCl => crate::opencl::probe(devices, processors),
         #[cfg(not(feature = "opencl"))]
         DeviceKind::OpenCl => pass("this build has no OpenCL: build it with `--features opencl`".into()),
         DeviceKind::Cpu => match CpuBackend::new(threads) {
@@ -103,7 +109,7 @@ pub fn select(wanted: &Wanted<'_>) -> Result<Selection, SelectFault> {
     let mut gpus: Vec<Arc<dyn Backend>> = Vec::new();
     for kind in kinds().into_iter().filter(|&kind| kind != DeviceKind::Cpu) {
         if wanted.choice == Choice::Auto || wanted.choice == Choice::Only(kind) {
-            let probe = probe(kind, wanted.devices, wanted.threads);
+            let probe = look(kind, wanted.devices, wanted.threads, wanted.choice != Choice::Auto);
             passed_over.extend(probe.passed_over);
             for found in probe.found {
                 match doubled(&gpus, &*found, wanted.choice) {

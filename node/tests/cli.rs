@@ -10,7 +10,14 @@ use serde_json::Value;
 /// Runs the binary with nothing of this process's settings in its environment.
 fn tops(args: &[&str], env: &[(&str, &str)], input: Option<&[u8]>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tops-node"));
-    command.args(args).env_clear().envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(args)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(env.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     if let Some(input) = input {
         // A command that refuses early does not read it all.

@@ -18,7 +18,7 @@ fn every_instruction_set_conforms() {
 }
 
 #[test]
-#[ignore = "minutes of reference; the long test run takes it"]
+#[ignore = "tens of minutes of reference, and no script runs it: by hand, with --ignored"]
 fn every_instruction_set_conforms_in_full() {
     for isa in Isa::detected() {
         let backend = CpuBackend::with_isa(isa, None).unwrap();

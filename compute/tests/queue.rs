@@ -173,8 +173,13 @@ fn a_new_job_replaces_the_old_one_and_late_reports_name_the_old() {
         }
     };
     assert_eq!(first_new.job.first_nonce.get(), 0);
-    let replaced: u64 = queue.reports().iter().map(|lane| lane.replaced).sum();
-    assert!(replaced <= 1, "a job is replaced once, or not at all when the lane was between two searches");
+    // A job that comes between two searches replaces nothing, so one of several must meet a search that runs.
+    let counted = (0..50).any(|i| {
+        queue.mine(job(i * 1_000_000));
+        reports.recv().unwrap();
+        queue.reports().iter().any(|lane| lane.replaced > 0 && !lane.replaced_worst.is_zero())
+    });
+    assert!(counted, "replacing a running job is counted and timed");
 }
 
 #[test]

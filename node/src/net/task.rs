@@ -7,6 +7,8 @@
 //!
 //! The engine knows numbers only; this task knows what they stand for, and forgets in time. It never waits for the loop: what the loop does
 //! not take is dropped if a peer can send it again and kept if it is about this node's own questions.
+//!
+//! Longer than other files because one owner of the swarm holds every table that ties a number to a libp2p name.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;

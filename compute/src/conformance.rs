@@ -75,22 +75,27 @@ const KNOWN: Known = Known {
 
 /// Runs the suite; the first difference ends it.
 pub fn run(backend: &dyn Backend, level: Level, seed: u64) -> Result<(), Nonconformity> {
-    known_root(backend)?;
+    run_on(&[backend], level, seed)
+}
+
+/// Runs the suite on several backends at once, so that the reference computes each case only once; the first difference ends it.
+pub fn run_on(backends: &[&dyn Backend], level: Level, seed: u64) -> Result<(), Nonconformity> {
+    known_root(backends)?;
     let mut draw = Draw::new(seed);
     for shape in shapes(level, &mut draw) {
         let weights = Weights::new(shape);
-        batches(backend, level, shape, &weights, &mut draw)?;
-        searches(backend, level, shape, &weights, &mut draw)?;
+        batches(backends, level, shape, &weights, &mut draw)?;
+        searches(backends, level, shape, &weights, &mut draw)?;
     }
     if level > Level::Start {
-        mixed_shapes(backend, &mut draw)?;
-        stops(backend, &mut draw)?;
-        first_version(backend, level, &mut draw)?;
+        mixed_shapes(backends, &mut draw)?;
+        stops(backends, &mut draw)?;
+        first_version(backends, level, &mut draw)?;
     }
     Ok(())
 }
 
-fn known_root(backend: &dyn Backend) -> Result<(), Nonconformity> {
+fn known_root(backends: &[&dyn Backend]) -> Result<(), Nonconformity> {
     let (m, n, k) = KNOWN.shape;
     let (Some(shape), Some(nonce), Ok(prev_hash), Ok(miner)) =
         (Shape::new(m, n, k), Nonce::new(KNOWN.nonce), Root::from_hex(KNOWN.prev_hash), PublicKey::from_hex(KNOWN.miner))
@@ -98,8 +103,7 @@ fn known_root(backend: &dyn Backend) -> Result<(), Nonconformity> {
         unreachable!("the constants are within their ranges; every run of the suite reads them");
     };
     let attempt = Attempt { prev_hash, miner, nonce, timestamp: Millis(KNOWN.timestamp_ms), shape };
-    let got = ask("the known root", || backend.roots(&[attempt]))?;
-    same("the known root", &[KNOWN.root.to_string()], &got.iter().map(Root::to_hex).collect::<Vec<_>>())
+    each(backends, "the known root", &[KNOWN.root.to_string()], |backend| Ok(backend.roots(&[attempt])?.iter().map(Root::to_hex).collect()))
 }
 
 /// The shapes of a level: the corners by name, the rest drawn.
@@ -133,19 +137,19 @@ fn shapes(level: Level, draw: &mut Draw) -> Vec<Shape> {
 }
 
 /// `roots` on batch sizes that divide no tile, nonces and stamps at their ends, miners and heads mixed.
-fn batches(backend: &dyn Backend, level: Level, shape: Shape, weights: &Weights, draw: &mut Draw) -> Result<(), Nonconformity> {
+fn batches(backends: &[&dyn Backend], level: Level, shape: Shape, weights: &Weights, draw: &mut Draw) -> Result<(), Nonconformity> {
     let most = affordable(level, shape);
     for len in [1, 2, 3, 5, 7, 11, 17, 33].into_iter().filter(|&len| len <= most) {
         let attempts: Vec<Attempt> = (0..len).map(|_| draw.attempt(shape)).collect();
         let expected: Vec<Root> = attempts.par_iter().map(|attempt| work::root(attempt, weights)).collect();
         let case = format!("{len} roots of {shape}");
-        same(&case, &expected, &ask(&case, || backend.roots(&attempts))?)?;
+        each(backends, &case, &expected, |backend| backend.roots(&attempts))?;
     }
-    same(&format!("no roots of {shape}"), &[], &ask("no roots", || backend.roots(&[]))?)
+    each(backends, "no roots", &[], |backend| backend.roots(&[]))
 }
 
 /// `search` with targets that hit all, none, and exactly one; across 2^32 nonces and at the last nonce.
-fn searches(backend: &dyn Backend, level: Level, shape: Shape, weights: &Weights, draw: &mut Draw) -> Result<(), Nonconformity> {
+fn searches(backends: &[&dyn Backend], level: Level, shape: Shape, weights: &Weights, draw: &mut Draw) -> Result<(), Nonconformity> {
     let count = u32::try_from(affordable(level, shape).clamp(3, 21)).unwrap_or(3);
     let last = (1_u64 << 53) - u64::from(count);
     for first in [0, (1 << 32) - u64::from(count / 2), draw.next() >> 12, last] {
@@ -171,25 +175,26 @@ fn searches(backend: &dyn Backend, level: Level, shape: Shape, weights: &Weights
         for (name, target) in targets {
             let expected: Vec<_> = all.iter().filter(|(_, root)| root.ticket() <= target).copied().collect();
             let case = format!("a search of {count} from nonce {first} of {shape}, hitting {name}");
-            let report = ask(&case, || backend.search(&SearchJob { target, ..job }, &Stop::new()))?;
-            same(&case, &expected, &report.hits)?;
-            same(&format!("{case}: attempts done"), &[count], &[report.attempts_done])?;
+            each(backends, &case, &[(count, expected)], |backend| {
+                let report = backend.search(&SearchJob { target, ..job }, &Stop::new())?;
+                Ok(vec![(report.attempts_done, report.hits)])
+            })?;
         }
     }
     Ok(())
 }
 
 /// One batch of attempts of several shapes keeps its order.
-fn mixed_shapes(backend: &dyn Backend, draw: &mut Draw) -> Result<(), Nonconformity> {
+fn mixed_shapes(backends: &[&dyn Backend], draw: &mut Draw) -> Result<(), Nonconformity> {
     let shapes: Vec<Shape> =
         [(16, 256, 256), (32, 256, 256), (16, 256, 512)].into_iter().filter_map(|(m, n, k)| Shape::new(m, n, k)).collect();
     let attempts: Vec<Attempt> = (0..19).map(|i| draw.attempt(shapes[i % shapes.len()])).collect();
     let expected: Vec<Root> = attempts.iter().map(|attempt| work::root(attempt, &Weights::new(attempt.shape))).collect();
-    same("a batch of several shapes", &expected, &ask("a batch of several shapes", || backend.roots(&attempts))?)
+    each(backends, "a batch of several shapes", &expected, |backend| backend.roots(&attempts))
 }
 
 /// A search that is stopped before it begins reports what it did, without a gap, and no more; out-of-range jobs are refused.
-fn stops(backend: &dyn Backend, draw: &mut Draw) -> Result<(), Nonconformity> {
+fn stops(backends: &[&dyn Backend], draw: &mut Draw) -> Result<(), Nonconformity> {
     let one = draw.attempt(Shape::DEVNET);
     let (Some(first_nonce), Some(last_nonce)) = (Nonce::new(5), Nonce::new((1 << 53) - 1)) else { unreachable!("both are below 2^53") };
     let job = SearchJob {
@@ -203,24 +208,29 @@ fn stops(backend: &dyn Backend, draw: &mut Draw) -> Result<(), Nonconformity> {
     };
     let stop = Stop::new();
     stop.stop();
-    let report = ask("a stopped search", || backend.search(&job, &stop))?;
     let weights = Weights::new(job.shape);
-    let expected: Vec<_> =
-        (0..report.attempts_done).filter_map(|i| job.attempt(i)).map(|attempt| (attempt.nonce, work::root(&attempt, &weights))).collect();
-    same("a stopped search", &expected, &report.hits)?;
-    for (name, job) in
-        [("past the last nonce", SearchJob { first_nonce: last_nonce, count: 2, ..job }), ("of nothing", SearchJob { count: 0, ..job })]
-    {
-        let got = backend.search(&job, &Stop::new());
-        if !matches!(got, Err(DeviceFault::Unsupported { .. })) {
-            return Err(Nonconformity::Differs { case: format!("a search {name}"), expected: "a refusal".into(), got: format!("{got:?}") });
+    for backend in backends {
+        let case = named(*backend, "a stopped search");
+        let report = ask(&case, || backend.search(&job, &stop))?;
+        let done = (0..report.attempts_done).filter_map(|i| job.attempt(i));
+        let expected: Vec<_> = done.map(|attempt| (attempt.nonce, work::root(&attempt, &weights))).collect();
+        same(&case, &expected, &report.hits)?;
+        for (name, job) in [
+            ("a search past the last nonce", SearchJob { first_nonce: last_nonce, count: 2, ..job }),
+            ("a search of nothing", SearchJob { count: 0, ..job }),
+        ] {
+            let got = backend.search(&job, &Stop::new());
+            if !matches!(got, Err(DeviceFault::Unsupported { .. })) {
+                let case = named(*backend, name);
+                return Err(Nonconformity::Differs { case, expected: "a refusal".into(), got: format!("{got:?}") });
+            }
         }
     }
     Ok(())
 }
 
 /// The original's function, both variants, sizes that divide nothing included.
-fn first_version(backend: &dyn Backend, level: Level, draw: &mut Draw) -> Result<(), Nonconformity> {
+fn first_version(backends: &[&dyn Backend], level: Level, draw: &mut Draw) -> Result<(), Nonconformity> {
     let sizes: &[(u32, u32, u32)] = match level {
         Level::Start | Level::Quick => &[(64, 64, 64), (128, 96, 160), (1, 1, 1), (7, 13, 29), (33, 257, 65)],
         Level::Full => {
@@ -238,9 +248,9 @@ fn first_version(backend: &dyn Backend, level: Level, draw: &mut Draw) -> Result
     let expected: Vec<Root> = attempts.iter().map(|a| v1::root(&a.prev_hash, a.nonce, a.shape, a.variant)).collect();
     for (attempt, expected) in attempts.iter().zip(&expected) {
         let case = format!("v1 {attempt:?}");
-        same(&case, &[*expected], &ask(&case, || backend.v1_roots(&[*attempt]))?)?;
+        each(backends, &case, &[*expected], |backend| backend.v1_roots(&[*attempt]))?;
     }
-    same("v1 in one batch", &expected, &ask("v1 in one batch", || backend.v1_roots(&attempts))?)
+    each(backends, "v1 in one batch", &expected, |backend| backend.v1_roots(&attempts))
 }
 
 /// How many attempts of a shape the reference can do in a moment.
@@ -251,6 +261,24 @@ fn affordable(level: Level, shape: Shape) -> usize {
         Level::Full => 20_000_000_000,
     };
     usize::try_from(budget / shape.ops()).map_or(usize::MAX, |len| len.max(1))
+}
+
+/// One case, asked of every backend.
+fn each<T: PartialEq + core::fmt::Debug>(
+    backends: &[&dyn Backend],
+    case: &str,
+    expected: &[T],
+    call: impl Fn(&dyn Backend) -> Result<Vec<T>, DeviceFault>,
+) -> Result<(), Nonconformity> {
+    for backend in backends {
+        let case = named(*backend, case);
+        same(&case, expected, &ask(&case, || call(*backend))?)?;
+    }
+    Ok(())
+}
+
+fn named(backend: &dyn Backend, case: &str) -> String {
+    format!("{case} by {}", backend.device().path)
 }
 
 fn ask<T>(case: &str, call: impl FnOnce() -> Result<T, DeviceFault>) -> Result<T, Nonconformity> {

@@ -17,15 +17,6 @@ fn every_instruction_set_conforms() {
     }
 }
 
-#[test]
-#[ignore = "a quarter of an hour of reference, and no script runs it: by hand, with --ignored"]
-fn every_instruction_set_conforms_in_full() {
-    let backends: Vec<_> = Isa::detected().into_iter().map(|isa| CpuBackend::with_isa(isa, None).unwrap()).collect();
-    let each: Vec<&dyn Backend> = backends.iter().map(|backend| backend as _).collect();
-    conformance::run_on(&each, Level::Full, 0x7095).unwrap_or_else(|fault| panic!("{fault}"));
-    backends.iter().for_each(|backend| println!("{} passed", backend.device().path));
-}
-
 /// One attempt of each corner of the allowed shapes; the reference computes it once for all sets.
 #[test]
 fn corner_shapes_are_equal_on_every_instruction_set() {

@@ -50,30 +50,15 @@ fn job(first: u64, count: u32, target: U256) -> SearchJob {
     }
 }
 
-fn conform(level: Level) {
-    let backends = paths();
-    let each: Vec<&dyn Backend> = backends.iter().map(|backend| backend as _).collect();
-    let began = Instant::now();
-    conformance::run_on(&each, level, 20_261_120).unwrap_or_else(|difference| panic!("{difference}"));
-    for backend in each {
-        println!("{}: passed", backend.device());
-    }
-    println!("{level:?} in {:.1} s", began.elapsed().as_secs_f64());
-}
-
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn every_path_conforms() {
-    conform(Level::Quick);
+    let backends = paths();
+    let each: Vec<&dyn Backend> = backends.iter().map(|backend| backend as _).collect();
+    conformance::run_on(&each, Level::Quick, 20_261_120).unwrap_or_else(|difference| panic!("{difference}"));
 }
 
-#[test]
-#[ignore = "needs an NVIDIA GPU; minutes of reference"]
-fn slow_every_path_conforms_up_to_the_largest_shapes() {
-    conform(Level::Full);
-}
-
-/// What the suite's largest level asks of one path in minutes of reference, asked of all paths against each other in seconds.
+/// What the suite's largest level asks in minutes of reference, asked of all paths against each other in seconds.
 #[test]
 #[ignore = "needs an NVIDIA GPU"]
 fn all_paths_agree_up_to_the_largest_shapes() {

@@ -1,10 +1,9 @@
 //! Every OpenCL device of the machine passes the suite; a CPU driver such as PoCL will do.
 #![cfg(feature = "opencl")]
 
-use tops_compute::backend::{Backend, DeviceKind};
+use tops_compute::backend::DeviceKind;
 use tops_compute::conformance::{self, Level};
 use tops_compute::opencl;
-use tops_kernels::opencl::Product;
 
 #[test]
 fn every_device_conforms() {
@@ -18,22 +17,6 @@ fn every_device_conforms() {
         assert_eq!(backend.device().kind, DeviceKind::OpenCl);
         conformance::run(&**backend, Level::Quick, 0x7095).unwrap_or_else(|fault| panic!("{}: {fault}", backend.device()));
     }
-}
-
-/// Every product that a device builds, not only the one that it would choose.
-#[test]
-#[ignore = "half an hour of reference on two cores, and no script runs it: by hand, with --ignored"]
-fn every_product_of_every_device_conforms_in_full() {
-    let backends: Vec<_> = opencl::probe(None, true)
-        .found
-        .iter()
-        .flat_map(|found| Product::ALL.map(|product| opencl::open_with(found.device().index, product)))
-        .filter_map(Result::ok)
-        .collect();
-    assert!(!backends.is_empty(), "no OpenCL device");
-    let each: Vec<&dyn Backend> = backends.iter().map(|backend| backend as _).collect();
-    conformance::run_on(&each, Level::Full, 0x7095).unwrap_or_else(|fault| panic!("{fault}"));
-    backends.iter().for_each(|backend| println!("{} passed", backend.device()));
 }
 
 #[test]

@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::driver::{self, Clock, Delivered, Parts};
 use crate::http::{self, Checker};
 use crate::miner::{self, Miner, Terms};
+use crate::net::remembered::FILE;
 use crate::net::task as net;
 use crate::state::{Identity, Shared};
 use crate::verifier::Verifier;
@@ -147,6 +148,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             external: config.external_addresses.clone(),
             bootstrap: config.bootstrap.clone(),
             mdns: config.mdns,
+            remembered: Some(config.data_dir.join(FILE)),
         };
         let (stop, stopped) = watch::channel(false);
         (net::start(settings, shared.clone())?, stop, stopped)

@@ -49,6 +49,7 @@ impl Node {
             external: vec![],
             bootstrap: bootstrap.iter().map(|a| a.parse().unwrap()).collect(),
             mdns: false,
+            remembered: None,
         };
         Self { net: start(settings, shared.clone()).unwrap(), shared }
     }
@@ -180,6 +181,31 @@ async fn a_publication_waits_for_the_first_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_bootstrap_finds_the_peers_of_its_last_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("peers.txt");
+    let mut a = Node::dev(&[]);
+    let settings = |bootstrap: Vec<String>| Settings {
+        key: Keypair::generate_secp256k1(),
+        tag: NetworkSpec::dev().tag(),
+        agent: "test/1".into(),
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        external: vec![],
+        bootstrap: bootstrap.iter().map(|a| a.parse().unwrap()).collect(),
+        mdns: false,
+        remembered: Some(file.clone()),
+    };
+    let mut first = Node { net: start(settings(vec![a.address().await]), shared()).unwrap(), shared: shared() };
+    first.up().await;
+    a.up().await;
+    let Net { commands, task, .. } = first.net;
+    drop(commands);
+    timeout(PATIENCE, task).await.unwrap().unwrap();
+    let mut second = Node { net: start(settings(vec![]), shared()).unwrap(), shared: shared() };
+    second.up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn peers_of_another_network_are_dropped_at_the_handshake() {
     let mut a = Node::dev(&[]);
     let mut foreign = Node::on(&NetworkSpec::main(), "/ip4/127.0.0.1/tcp/0", &[a.address().await]);
@@ -267,6 +293,7 @@ async fn a_port_is_listened_on_by_one_process_only() {
         external: vec![],
         bootstrap: vec![],
         mdns: false,
+        remembered: None,
     };
     let fault = start(settings, shared()).err().unwrap().to_string();
     assert!(fault.contains("is another node running?"), "{fault}");

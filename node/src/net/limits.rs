@@ -44,6 +44,10 @@ pub const STREAMS_PER_CONNECTION: usize = 256;
 pub const ADDRESSES_PER_PEER: usize = 8;
 /// Peers whose addresses are kept; the one with most failed dials is forgotten.
 pub const ADDRESS_BOOK_MAX: usize = 1_024;
+/// Peers whose addresses outlive the process; the one that was reached longest ago is forgotten.
+pub const REMEMBERED_MAX: usize = 64;
+/// How often they are written, when they changed.
+pub const REMEMBER_EVERY: Duration = Duration::from_secs(30);
 /// First wait after a failed dial; it doubles, with jitter.
 pub const REDIAL_FIRST: Duration = Duration::from_millis(500);
 /// Longest wait between dials of a peer of the book; then one that never answered is forgotten.

@@ -5,5 +5,6 @@ pub mod book;
 pub mod codec;
 pub mod gate;
 pub mod limits;
+pub mod remembered;
 pub mod scoring;
 pub mod task;

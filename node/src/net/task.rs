@@ -13,6 +13,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,6 +37,7 @@ use super::behaviour::{Behaviour, Event, Names, SyncEvent, swarm};
 use super::book::{Book, Reach, reach};
 use super::codec::{RawReply, WireFault};
 use super::gate::Refused;
+use super::remembered::Remembered;
 use super::{limits, scoring};
 use crate::state::{PeerInfo, Shared, count};
 
@@ -56,6 +58,8 @@ pub struct Settings {
     pub bootstrap: Vec<Multiaddr>,
     /// Whether to look for neighbours by mDNS.
     pub mdns: bool,
+    /// Where peers outlive the process.
+    pub remembered: Option<PathBuf>,
 }
 
 /// How a question ended.
@@ -222,13 +226,21 @@ pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
     let (command_tx, commands) = mpsc::channel(limits::NET_COMMANDS);
     let (events, event_rx) = mpsc::channel(limits::NET_EVENTS);
     let (view_tx, view) = watch::channel(Arc::new(NetView::default()));
+    let remembered = Remembered::open(settings.remembered);
+    let mut book = Book::new(local, settings.bootstrap, Instant::now());
+    for (peer, address) in remembered.peers() {
+        // They were reached from this machine.
+        book.learn(peer, [address], Reach::Loopback, Instant::now());
+    }
     let task = Task {
         topics: names.topics(),
         identify: names.identify(),
         sync: names.sync(),
         kad: names.kad(),
         local,
-        book: Book::new(local, settings.bootstrap, Instant::now()),
+        book,
+        remembered,
+        written: Instant::now(),
         swarm,
         commands,
         events,
@@ -310,6 +322,8 @@ struct Task {
     kad: libp2p::StreamProtocol,
     local: PeerId,
     book: Book,
+    remembered: Remembered,
+    written: Instant,
     swarm: Swarm<Behaviour>,
     commands: mpsc::Receiver<NetCommand>,
     events: mpsc::Sender<NetEvent>,
@@ -352,6 +366,7 @@ impl Task {
                 },
             }
         }
+        self.remember();
         let peers: Vec<_> = self.peers.keys().copied().collect();
         for peer in peers {
             // It may have gone meanwhile.
@@ -774,7 +789,17 @@ impl Task {
             self.flush_outbox(now);
             self.judge(now);
             self.publish_view(now);
+            if now.duration_since(self.written) >= limits::REMEMBER_EVERY {
+                self.written = now;
+                self.remember();
+            }
         }
+    }
+
+    /// A few kilobytes, seldom, and only when they changed: not worth a thread.
+    fn remember(&mut self) {
+        let reached = self.peers.iter().filter(|(_, peer)| peer.up && peer.outbound);
+        self.remembered.keep(reached.map(|(id, peer)| peer.address.clone().with_p2p(*id).unwrap_or_else(|a| a)));
     }
 
     fn discover(&mut self, now: Instant) {

@@ -379,9 +379,14 @@ impl Yard {
         )
     }
 
+    /// The one that is killed.
+    pub(super) fn last_miner(&self) -> Option<usize> {
+        self.nodes.iter().rposition(|node| node.miner)
+    }
+
     /// kill -9 of the last miner and the light node. Gives what the miner had acknowledged by then.
     async fn kill_two(&mut self) -> anyhow::Result<checks::Acknowledged> {
-        let Some(miner) = self.nodes.iter().rposition(|node| node.miner) else { bail!("no miner to kill") };
+        let Some(miner) = self.last_miner() else { bail!("no miner to kill") };
         let Some(light) = self.nodes.iter().position(|node| !node.miner) else { bail!("no light node to kill") };
         let before = checks::own_units(self, miner).await?;
         println!("       kill -9 of {} and {}", self.nodes[miner].name, self.nodes[light].name);

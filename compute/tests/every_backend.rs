@@ -1,0 +1,47 @@
+//! Every way in which this machine can compute, asked the whole suite at once: each instruction set, each path of each NVIDIA card, each product
+//! of each OpenCL device. The reference computes every case once for all of them; that takes most of the time. No script runs it:
+//!
+//! ```text
+//! cargo test -p tops-compute --all-features --test every_backend -- --ignored --nocapture
+//! ```
+
+use std::time::Instant;
+
+use tops_compute::backend::Backend;
+use tops_compute::conformance::{self, Level};
+use tops_compute::cpu::CpuBackend;
+use tops_compute::cpu::isa::Isa;
+use tops_kernels::cuda::Architecture;
+
+/// More cards or drivers than that are not looked for.
+const NUMBERS: u32 = 8;
+
+fn everything() -> Vec<Box<dyn Backend>> {
+    let mut all: Vec<Box<dyn Backend>> = Vec::new();
+    for isa in Isa::detected() {
+        all.push(Box::new(CpuBackend::with_isa(isa, None).unwrap()));
+    }
+    for index in 0..NUMBERS {
+        for architecture in [Architecture::Sm90a, Architecture::Mma, Architecture::Dp4a] {
+            all.extend(tops_compute::cuda::open_with(index, architecture).ok().map(|backend| Box::new(backend) as _));
+        }
+        #[cfg(feature = "opencl")]
+        for product in tops_kernels::opencl::Product::ALL {
+            all.extend(tops_compute::opencl::open_with(index, product).ok().map(|backend| Box::new(backend) as _));
+        }
+    }
+    all
+}
+
+#[test]
+#[ignore = "minutes of reference on sixteen cores, most of an hour on two"]
+fn every_backend_conforms_up_to_the_largest_shapes() {
+    let all = everything();
+    let each: Vec<&dyn Backend> = all.iter().map(|backend| &**backend).collect();
+    for backend in &each {
+        println!("asked: {}", backend.device());
+    }
+    let began = Instant::now();
+    conformance::run_on(&each, Level::Full, 20_261_120).unwrap_or_else(|difference| panic!("{difference}"));
+    println!("{} backends passed in {:.0} s", each.len(), began.elapsed().as_secs_f64());
+}

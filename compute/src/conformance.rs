@@ -17,7 +17,9 @@ pub enum Level {
     Start,
     /// Every rule on small shapes: seconds.
     Quick,
-    /// The same on shapes up to the largest, and more of them: minutes of reference.
+    /// The same on shapes up to the largest, and more of them, a few attempts each: for devices that are no faster than the reference.
+    Wide,
+    /// The shapes of [`Self::Wide`] in batches as large as the reference can do: minutes of it.
     Full,
 }
 
@@ -111,7 +113,7 @@ fn shapes(level: Level, draw: &mut Draw) -> Vec<Shape> {
     let mut sizes: Vec<(u32, u32, u32)> = match level {
         Level::Start => vec![(16, 256, 256), (16, 512, 256)],
         Level::Quick => vec![(16, 256, 256), (16, 512, 256), (16, 256, 512), (48, 256, 256), (112, 256, 256), (16, 1024, 512)],
-        Level::Full => vec![
+        Level::Wide | Level::Full => vec![
             (16, 256, 256),
             (16, 4096, 4096),
             (16, 8192, 256),
@@ -125,7 +127,7 @@ fn shapes(level: Level, draw: &mut Draw) -> Vec<Shape> {
     let (drawn, m_steps, wide) = match level {
         Level::Start => (0, 1, 1),
         Level::Quick => (4, 4, 2),
-        Level::Full => (24, 16, 5),
+        Level::Wide | Level::Full => (24, 16, 5),
     };
     for _ in 0..drawn {
         let m = 16 * (1 + draw.below(m_steps));
@@ -233,7 +235,7 @@ fn stops(backends: &[&dyn Backend], draw: &mut Draw) -> Result<(), Nonconformity
 fn first_version(backends: &[&dyn Backend], level: Level, draw: &mut Draw) -> Result<(), Nonconformity> {
     let sizes: &[(u32, u32, u32)] = match level {
         Level::Start | Level::Quick => &[(64, 64, 64), (128, 96, 160), (1, 1, 1), (7, 13, 29), (33, 257, 65)],
-        Level::Full => {
+        Level::Wide | Level::Full => {
             &[(64, 64, 64), (128, 96, 160), (1, 1, 1), (7, 13, 29), (33, 257, 65), (512, 512, 512), (1536, 1536, 1536), (1, 3001, 8191)]
         }
     };
@@ -258,6 +260,7 @@ fn affordable(level: Level, shape: Shape) -> usize {
     let budget: u64 = match level {
         Level::Start => 20_000_000,
         Level::Quick => 150_000_000,
+        Level::Wide => 2_000_000_000,
         Level::Full => 20_000_000_000,
     };
     usize::try_from(budget / shape.ops()).map_or(usize::MAX, |len| len.max(1))

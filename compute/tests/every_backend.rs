@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use tops_compute::backend::Backend;
+use tops_compute::backend::{Backend, Device, DeviceKind};
 use tops_compute::conformance::{self, Level};
 use tops_compute::cpu::CpuBackend;
 use tops_compute::cpu::isa::Isa;
@@ -33,14 +33,9 @@ fn everything() -> Vec<Box<dyn Backend>> {
     all
 }
 
-/// As slow as the reference: whole batches of large shapes would take hours.
-fn is_slow(backend: &dyn Backend) -> bool {
-    ["portable", "cpu-plain"].contains(&backend.device().path.as_str())
-}
-
-fn conform(level: Level, wanted: impl Fn(&dyn Backend) -> bool) {
+fn conform(level: Level, wanted: impl Fn(&Device) -> bool) {
     let all = everything();
-    let each: Vec<&dyn Backend> = all.iter().map(|backend| &**backend).filter(|backend| wanted(*backend)).collect();
+    let each: Vec<&dyn Backend> = all.iter().map(|backend| &**backend).filter(|backend| wanted(backend.device())).collect();
     for backend in &each {
         println!("asked: {}", backend.device());
     }
@@ -50,13 +45,26 @@ fn conform(level: Level, wanted: impl Fn(&dyn Backend) -> bool) {
 }
 
 #[test]
-#[ignore = "minutes of reference on sixteen cores, most of an hour on two"]
-fn fast_backends_conform_up_to_the_largest_shapes() {
-    conform(Level::Full, |backend| !is_slow(backend));
+#[ignore = "minutes of reference"]
+fn every_instruction_set_conforms_up_to_the_largest_shapes() {
+    conform(Level::Wide, |device| device.kind == DeviceKind::Cpu);
 }
 
 #[test]
 #[ignore = "minutes of reference"]
-fn slow_backends_conform_up_to_the_largest_shapes() {
-    conform(Level::Wide, is_slow);
+fn every_cuda_path_conforms_up_to_the_largest_shapes() {
+    conform(Level::Wide, |device| device.kind == DeviceKind::Cuda);
+}
+
+#[test]
+#[ignore = "minutes of reference"]
+fn every_opencl_product_conforms_up_to_the_largest_shapes() {
+    conform(Level::Wide, |device| device.kind == DeviceKind::OpenCl);
+}
+
+/// Only what is far faster than the reference: others would take hours.
+#[test]
+#[ignore = "ten minutes of reference and weights on sixteen cores"]
+fn fast_backends_conform_in_full_batches() {
+    conform(Level::Full, |device| !["portable", "cpu-plain"].contains(&device.path.as_str()));
 }

@@ -44,16 +44,25 @@ impl core::fmt::Debug for SecretKey {
 
 /// Checks a compact signature of a prehash.
 pub fn verify(key: &PublicKey, prehash: &[u8; 32], sig: &Signature) -> Result<(), SemanticFault> {
-    let key = VerifyingKey::from_sec1_bytes(&key.0).map_err(|_| SemanticFault::Key)?;
+    let key = point(&key.0)?;
     let sig = Ecdsa::from_slice(&sig.0).map_err(|_| SemanticFault::Malformed)?;
     check(&key, prehash, &sig)
 }
 
 /// Checks a signature as the original worker's receivers take it: key of 33 or 65 bytes, signature DER or 64 bytes compact.
 pub fn verify_lenient(key: &[u8], prehash: &[u8; 32], sig: &[u8]) -> Result<(), SemanticFault> {
-    let key = VerifyingKey::from_sec1_bytes(key).map_err(|_| SemanticFault::Key)?;
+    let key = point(key)?;
     let sig = if sig.len() == 64 { Ecdsa::from_slice(sig) } else { Ecdsa::from_der(sig) }.map_err(|_| SemanticFault::Malformed)?;
     check(&key, prehash, &sig)
+}
+
+/// A key in SEC1's compressed (02, 03) or uncompressed (04) form. The library also takes its compact form (05), in which one secret would have
+/// two keys, and which other implementations refuse.
+fn point(key: &[u8]) -> Result<VerifyingKey, SemanticFault> {
+    match (key.first(), key.len()) {
+        (Some(2 | 3), 33) | (Some(4), 65) => VerifyingKey::from_sec1_bytes(key).map_err(|_| SemanticFault::Key),
+        _ => Err(SemanticFault::Key),
+    }
 }
 
 fn check(key: &VerifyingKey, prehash: &[u8; 32], sig: &Ecdsa) -> Result<(), SemanticFault> {

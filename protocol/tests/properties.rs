@@ -484,6 +484,20 @@ proptest! {
         prop_assert!(at(since + later) >= at(since));
     }
 
+    /// SEC1 has a third form of 33 bytes, in which the key of an even point is another miner's name.
+    #[test]
+    fn a_key_has_one_compressed_form(secret in any::<[u8; 32]>(), prehash in any::<[u8; 32]>()) {
+        let Some(secret) = SecretKey::from_bytes(&secret) else { return Ok(()) };
+        let (key, sig) = (secret.public(), secret.sign(&prehash));
+        prop_assert_eq!(keys::verify(&key, &prehash, &sig), Ok(()));
+        for tag in (0..=255).filter(|tag| *tag != key.0[0]) {
+            let mut other = key;
+            other.0[0] = tag;
+            prop_assert!(keys::verify(&other, &prehash, &sig).is_err());
+            prop_assert!(keys::verify_lenient(&other.0, &prehash, &sig.0).is_err());
+        }
+    }
+
     #[test]
     fn garbage_is_no_signature(key: [u8; 32], tag in 0u8..8, sig in any::<[[u8; 32]; 2]>(), der in proptest::collection::vec(any::<u8>(), 0..80)) {
         let mut point = [tag; 33];

@@ -321,16 +321,24 @@ fn what_retention_dropped_never_comes_back() {
     }
     assert_eq!(rig.engine.view().tip, branch);
     let credit = rig.credit(&miner);
-    // A peer that has not pruned yet offers the old epoch.
-    rig.up(&world, 5);
-    let mut status = rig.status_of(&world, 1);
-    assert!(status.first_epoch >= 33, "first epoch {}", status.first_epoch);
-    (status.first_epoch, status.epochs) = (32, vec![Digest { count: 1, hash: [2; 8] }]);
-    rig.tell_status(&world, 5, status);
-    if let Some((ask, _)) = rig.asked(5, shares_query) {
-        rig.reply(&world, 5, ask, Reply::Shares { receipts: vec![dropped.clone()], more: false });
+    // The aggregator takes what it was owed, and the mark of that goes with the next pruning; here at once, to make it hard.
+    rig.table.outbox.clear();
+    // A peer that has not pruned yet offers the old epoch: in this life, after a restart, and after one with a longer retention.
+    for (peer, retain) in [(5, None), (6, Some(64)), (7, Some(RETAIN_EPOCHS_MAX))] {
+        if let Some(retain) = retain {
+            rig.config.retain_epochs = retain;
+            rig.restart();
+        }
+        rig.up(&world, peer);
+        let mut status = rig.status_of(&world, 1);
+        assert!(status.first_epoch >= 33, "first epoch {}", status.first_epoch);
+        (status.first_epoch, status.epochs) = (32, vec![Digest { count: 1, hash: [2; 8] }]);
+        rig.tell_status(&world, peer, status);
+        if let Some((ask, _)) = rig.asked(peer, shares_query) {
+            rig.reply(&world, peer, ask, Reply::Shares { receipts: vec![dropped.clone()], more: false });
+        }
+        assert_eq!((rig.credit(&miner), rig.outbox(dropped)), (credit, None), "retention {retain:?}");
     }
-    assert_eq!((rig.credit(&miner), rig.outbox(dropped)), (credit, None));
 }
 
 /// A node far behind pulls no faster than its peers allow.

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tops_protocol::engine::{BanRow, HeadRow, Op, OutboxState, ShareRow, Snapshot, StandingRow};
+use tops_protocol::codec::{self, AnyReceipt};
+use tops_protocol::engine::{BanRow, HeadRow, Op, OutboxEntry, OutboxState, ShareRow, Snapshot, StandingRow};
 use tops_protocol::ledger::LedgerRow;
 use tops_protocol::types::NetworkId;
 use tops_protocol::{Height, PublicKey, ReceiptId, Root, UnitId};
@@ -335,9 +336,13 @@ impl<D: Disk> Store for Cellar<D> {
             })?;
             disk.scan(Table::Outbox, everything(), Order::Up, &mut |key, value| {
                 let (unit, row) = tables::read_outbox(key, value)?;
-                all.outbox.push((unit, row.epoch, row.state));
+                let receipt = codec::receipt_from_text(row.text.as_bytes()).ok();
+                let miner = receipt.and_then(|receipt| if let AnyReceipt::V2(receipt) = receipt { Some(receipt.miner) } else { None });
+                all.outbox.push(OutboxEntry { unit, epoch: row.epoch, state: row.state, miner });
                 Ok(Visit::More)
-            })
+            })?;
+            all.horizon = disk.get(Table::Meta, tables::HORIZON_KEY)?.map(|row| tables::read_horizon(&row)).transpose()?.unwrap_or(0);
+            Ok(())
         };
         let read = read();
         self.watched(read)?;

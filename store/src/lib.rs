@@ -30,7 +30,7 @@ use tops_protocol::engine::{BanRow, HeadRow, Op, OutboxState, ShareRow, Snapshot
 use tops_protocol::ledger::LedgerRow;
 use tops_protocol::{Height, PublicKey, ReceiptId, Root, UnitId};
 
-pub use plan::{EVICTIONS_PER_BATCH, OUTBOX_AGE_EPOCHS, OUTBOX_MARKS_MAX, OUTBOX_UNSENT_MAX};
+pub use plan::{EVICTIONS_PER_BATCH, OUTBOX_MARKS_MAX};
 pub use writer::{GROUP_BATCHES_MAX, GROUP_OPS_MAX, OnDurable, QueueFull, WRITER_QUEUE, Writer};
 
 /// Most rows of a page; a larger wish gets this many.
@@ -178,7 +178,7 @@ pub struct OutboxCounts {
     pub dead: u64,
     /// Delivered, and void or without earnings since.
     pub void: u64,
-    /// Dropped by the outbox's bounds since the process began.
+    /// Dropped unsent, or by the outbox's bounds, since the process began.
     pub evicted: u64,
 }
 

@@ -6,7 +6,7 @@
 use std::ops::Bound;
 
 use tops_protocol::codec;
-use tops_protocol::engine::{BanRow, EPOCHS_PER_STATUS, HeadRow, Op, OutboxState, ShareRow, ShareState};
+use tops_protocol::engine::{BanRow, HeadRow, OUTBOX_AGE_EPOCHS, OUTBOX_UNSENT_MAX, Op, OutboxState, ShareRow, ShareState};
 use tops_protocol::ledger::LedgerRow;
 use tops_protocol::{Height, PublicKey, Receipt, Root, UnitId};
 
@@ -15,13 +15,8 @@ use crate::disk::{Changes, Disk, KeyRange, Order, Visit, prefix};
 use crate::journal::{Entry, keeps_text};
 use crate::tables::{self, OUTBOX_STATES, OutboxValue, Table};
 
-/// Most rows of the outbox that are not with the aggregator yet (about 60 MB of texts). When there are more, the oldest waiting ones are dropped
-/// and counted, then the oldest dead, then the oldest due. A dropped one whose share is still stored comes back when the engine names it again.
-pub const OUTBOX_UNSENT_MAX: u64 = 65_536;
 /// Most marks of what was delivered. When there are more, the oldest are dropped and counted; the aggregator knows their units too.
 pub const OUTBOX_MARKS_MAX: u64 = 524_288;
-/// Rows that are this many epochs older than the outbox's newest are dropped and counted: four times the longest retention that sync can name.
-pub const OUTBOX_AGE_EPOCHS: u64 = 4 * EPOCHS_PER_STATUS as u64;
 /// Most rows that the bounds drop in one batch; the rest follow with the next ones.
 pub const EVICTIONS_PER_BATCH: usize = 1_024;
 
@@ -62,13 +57,16 @@ impl OutboxSums {
 /// The bounds, so that tests need not fill the real ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OutboxBounds {
+    /// Rows that are not with the aggregator yet. When there are more, the oldest waiting ones are dropped and counted, then the oldest dead, then
+    /// the oldest due. A dropped one whose share is still stored comes back when the engine names it again.
     pub(crate) unsent: u64,
     pub(crate) marks: u64,
+    /// Rows so many epochs older than the outbox's newest are dropped and counted.
     pub(crate) age_epochs: u64,
 }
 
 impl OutboxBounds {
-    pub(crate) const STANDARD: Self = Self { unsent: OUTBOX_UNSENT_MAX, marks: OUTBOX_MARKS_MAX, age_epochs: OUTBOX_AGE_EPOCHS };
+    pub(crate) const STANDARD: Self = Self { unsent: OUTBOX_UNSENT_MAX as u64, marks: OUTBOX_MARKS_MAX, age_epochs: OUTBOX_AGE_EPOCHS };
 }
 
 /// What one batch comes to.
@@ -124,7 +122,16 @@ impl<'a, D: Disk> Plan<'a, D> {
             }
             Op::PutLedger { miner, row } => self.put_ledger(miner, row),
             Op::PutOutbox { unit, epoch, state } => self.put_outbox(unit, *epoch, *state),
-            Op::DropOutbox { unit } => self.drop_outbox(unit),
+            Op::PutHorizon { epoch } => {
+                self.put(Table::Meta, tables::HORIZON_KEY, tables::horizon_value(*epoch));
+                Ok(())
+            }
+            Op::DropOutbox { unit } => {
+                // Nobody else has what is dropped unsent: it is counted, whoever dropped it.
+                let owed = self.outbox(unit)?.is_some_and(|row| matches!(row.state, OutboxState::Due | OutboxState::Dead));
+                self.sums.evicted += u64::from(owed);
+                self.drop_outbox(unit)
+            }
         }
     }
 

@@ -50,6 +50,9 @@ pub(crate) const NETWORK_KEY: &[u8] = b"network";
 /// The row that counts batches with outbox rows.
 pub(crate) const OUTBOX_SEQ_KEY: &[u8] = b"outbox_seq";
 
+/// The row that says below which epoch nothing is kept.
+pub(crate) const HORIZON_KEY: &[u8] = b"horizon";
+
 /// The trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -429,6 +432,18 @@ pub(crate) fn read_outbox_seq(value: &[u8]) -> Result<u64, StoreFault> {
     let mut parts = Parts(unseal(Table::Meta, OUTBOX_SEQ_KEY, value)?);
     let seq = parts.u64().and_then(|seq| parts.end().map(|()| seq));
     parsed(Table::Meta, seq)
+}
+
+/// The row that says below which epoch nothing is kept.
+pub(crate) fn horizon_value(epoch: u64) -> Vec<u8> {
+    seal(Table::Meta, HORIZON_KEY, &epoch.to_le_bytes())
+}
+
+/// Reads the row that says below which epoch nothing is kept.
+pub(crate) fn read_horizon(value: &[u8]) -> Result<u64, StoreFault> {
+    let mut parts = Parts(unseal(Table::Meta, HORIZON_KEY, value)?);
+    let epoch = parts.u64().and_then(|epoch| parts.end().map(|()| epoch));
+    parsed(Table::Meta, epoch)
 }
 
 /// Reads any value for nothing but its faults.

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use common::{NET, accepted, share};
 use tops_protocol::Height;
-use tops_protocol::engine::{Op, OutboxState};
+use tops_protocol::engine::{OUTBOX_AGE_EPOCHS, Op, OutboxState};
 use tops_store::sled::open;
-use tops_store::{OUTBOX_AGE_EPOCHS, StoreFault, Writer};
+use tops_store::{StoreFault, Writer};
 
 const DIR: &str = "TOPS_STORE_CRASH_DIR";
 /// How many rows a child writes before it only waits to be killed. All lives together stay below the outbox's bound of age.
@@ -132,7 +132,7 @@ fn run(rounds: u32, rows_a_life: u32) {
             assert!(top >= acknowledged, "seed {SEED}, round {round}: {acknowledged} acknowledged, {top} there");
             // Batches are whole: rows, outbox and ledger stand at the same number, and all of it is what was written.
             assert_eq!(have.outbox.len() as u64, top);
-            let due = have.outbox.iter().filter(|row| row.2 == OutboxState::Due).count() as u64;
+            let due = have.outbox.iter().filter(|row| row.state == OutboxState::Due).count() as u64;
             assert_eq!(due, top.saturating_sub(3));
             assert_eq!(have.ledger.first().map_or(0, |(_, row)| row.shares), top);
             assert!(have.shares.iter().all(|row| *row == share(1, row.epoch, row.epoch)));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{NET, accepted, ban, head, miner, receipt, root, share};
 use proptest::prelude::*;
 use tempfile::TempDir;
-use tops_protocol::engine::{BanRow, HeadRow, Op, OutboxState, ShareRow, ShareState, Snapshot, StandingRow};
+use tops_protocol::engine::{BanRow, HeadRow, Op, OutboxEntry, OutboxState, ShareRow, ShareState, Snapshot, StandingRow};
 use tops_protocol::ledger::LedgerRow;
 use tops_protocol::{Height, PublicKey, Root, U256, UnitId};
 use tops_store::memory::MemoryDisk;
@@ -64,7 +64,8 @@ struct Model {
     standing: BTreeMap<PublicKey, StandingRow>,
     bans: BTreeMap<PublicKey, BanRow>,
     ledger: BTreeMap<PublicKey, LedgerRow>,
-    outbox: BTreeMap<UnitId, (u64, OutboxState, bool)>,
+    outbox: BTreeMap<UnitId, (u64, OutboxState, Option<PublicKey>)>,
+    horizon: u64,
 }
 
 impl Model {
@@ -88,12 +89,14 @@ impl Model {
             Op::PutLedger { miner, row } => drop(self.ledger.insert(miner, row)),
             Op::PutOutbox { unit, epoch, state } => {
                 let needs_text = !matches!(state, OutboxState::Delivered | OutboxState::Void);
-                let text = self.outbox.get(&unit).is_some_and(|row| row.2) || self.shares.contains_key(&unit);
-                if text || !needs_text {
-                    self.outbox.insert(unit, (epoch, state, needs_text));
+                // A text names its miner.
+                let text = self.outbox.get(&unit).and_then(|row| row.2).or_else(|| self.shares.get(&unit).map(|share| share.miner));
+                if text.is_some() || !needs_text {
+                    self.outbox.insert(unit, (epoch, state, text.filter(|_| needs_text)));
                 }
             }
             Op::DropOutbox { unit } => drop(self.outbox.remove(&unit)),
+            Op::PutHorizon { epoch } => self.horizon = epoch,
         }
     }
 
@@ -107,7 +110,8 @@ impl Model {
             standing: self.standing.clone().into_iter().collect(),
             bans: self.bans.values().cloned().collect(),
             ledger: self.ledger.clone().into_iter().collect(),
-            outbox: self.outbox.iter().map(|(unit, (epoch, state, _))| (*unit, *epoch, *state)).collect(),
+            outbox: self.outbox.iter().map(|(&unit, &(epoch, state, miner))| OutboxEntry { unit, epoch, state, miner }).collect(),
+            horizon: self.horizon,
         }
     }
 }
@@ -144,6 +148,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(miner, c, x)| Op::PutLedger { miner, row: LedgerRow { credit: U256::from(c), shares: x, heads: c, void_shares: x } }),
         4 => (unit.clone(), 1u64..9, any_outbox_state()).prop_map(|(unit, epoch, state)| Op::PutOutbox { unit, epoch, state }),
         1 => unit.prop_map(|unit| Op::DropOutbox { unit }),
+        1 => any::<u64>().prop_map(|epoch| Op::PutHorizon { epoch }),
     ]
 }
 

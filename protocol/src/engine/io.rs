@@ -585,10 +585,16 @@ pub enum Op {
         /// Where it is.
         state: OutboxState,
     },
-    /// Remove a row of the outbox whose share fell below retention.
+    /// Remove a row of the outbox: it fell below retention, or was owed for too long.
     DropOutbox {
         /// Which.
         unit: UnitId,
+    },
+    /// Nothing below this epoch is kept from now on. It never falls, whatever the tip or the configuration: what was forgotten must not come
+    /// back, or it would earn and be delivered twice.
+    PutHorizon {
+        /// The lowest epoch of which anything is kept.
+        epoch: u64,
     },
 }
 
@@ -608,5 +614,20 @@ pub struct Snapshot {
     /// The ledger.
     pub ledger: Vec<(PublicKey, LedgerRow)>,
     /// The outbox.
-    pub outbox: Vec<(UnitId, u64, OutboxState)>,
+    pub outbox: Vec<OutboxEntry>,
+    /// The lowest epoch of which anything is kept; 0 before the first pruning.
+    pub horizon: u64,
+}
+
+/// A row of the outbox, as a store gives it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// Which.
+    pub unit: UnitId,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Where it is.
+    pub state: OutboxState,
+    /// Whose receipt it is; known as long as its text is kept.
+    pub miner: Option<PublicKey>,
 }

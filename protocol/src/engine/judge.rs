@@ -141,6 +141,8 @@ impl Engine {
         }
         let turns = self.shares.void(&miner, &mut self.ops);
         self.turned(turns);
+        let shares = &self.shares;
+        self.outbox.banned(&miner, |unit| shares.get(unit).is_some(), &mut self.ops);
         let muted = |case: &Case| !case.share.is_head() && case.share.semantic().receipt().miner == miner;
         for case in self.audits.drop_if(muted, out) {
             self.release(&case.waiters, Verdict::Ignore, out);
@@ -223,7 +225,7 @@ impl Engine {
         let (unit, miner) = (share.semantic().unit(), share.semantic().receipt().miner);
         let own = self.config.mining.as_ref().is_some_and(|mining| mining.miner == miner);
         if bridge.shard.holds(&unit) && (bridge.scope == super::BridgeScope::All || own) {
-            self.outbox.enter(unit, epoch, &mut self.ops);
+            self.outbox.enter(unit, epoch, miner, &mut self.ops);
             self.ripen();
         }
     }

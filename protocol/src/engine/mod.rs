@@ -37,6 +37,7 @@ use alloc::vec::Vec;
 pub use chain::Place;
 pub use config::*;
 pub use io::*;
+pub use outbox::{OUTBOX_AGE_EPOCHS, OUTBOX_UNSENT_MAX};
 pub use view::*;
 
 use crate::types::{Height, Millis, Root, UnitId};
@@ -44,7 +45,7 @@ use audits::{Audits, Closed};
 use chain::{Chain, Reorg};
 use held::Holds;
 use outbox::Outbox;
-use own::JobState;
+use own::{Awaited, JobState};
 use peers::Peers;
 use shares::{Shares, Turn};
 use standing::Standing;
@@ -75,8 +76,8 @@ pub struct Engine {
     sync: Sync,
     outbox: Outbox,
     job: JobState,
-    awaiting: BTreeMap<UnitId, Root>,
-    /// The horizon of the last pruning.
+    awaiting: BTreeMap<UnitId, Awaited>,
+    /// The horizon of the last pruning, in this life or an earlier one.
     pruned: u64,
     /// What this input changes in the store, and what waits for that.
     ops: Vec<Op>,
@@ -123,7 +124,7 @@ impl Engine {
             Input::Ask { peer, answer, query } => self.asked(peer, answer, query, &mut out),
             Input::Reply { peer, ask, reply } => self.replied(peer, ask, reply, &mut out),
             Input::Delivered { unit, taken } => {
-                let earns = self.shares.earns(&unit);
+                let earns = self.shares.get(&unit).map(|_| self.shares.earns(&unit));
                 self.outbox.delivered(&unit, taken, earns, &mut self.ops);
             }
             Input::Tick => self.tick(&mut out),
@@ -216,12 +217,15 @@ impl Engine {
             return;
         }
         // A heavier chain can be a shorter one: what was forgotten stays forgotten, or it would count and be delivered twice.
-        self.pruned = horizon;
+        if horizon > self.pruned {
+            self.pruned = horizon;
+            self.ops.push(Op::PutHorizon { epoch: horizon });
+        }
         for miner in self.shares.prune(horizon, &mut self.ops) {
             self.standing.retired(&miner, &mut self.ops);
         }
         self.standing.prune(horizon, &mut self.ops);
-        self.outbox.prune(horizon, &mut self.ops);
+        self.outbox.prune(horizon, self.chain.height().0 + 1, &mut self.ops);
         self.sync.prune(horizon);
         for root in self.chain.prune(Height(horizon.saturating_sub(HEADS_BELOW_RETENTION))) {
             self.ops.push(Op::DropHead(root));

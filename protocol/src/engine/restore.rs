@@ -26,9 +26,7 @@ impl Engine {
         if !whole {
             // Without its tip nothing else has a place, and peers have it all; but what was delivered is known here alone.
             let mut engine = Self::new(engine.config);
-            for (unit, epoch, state) in snapshot.outbox {
-                engine.outbox.restore(unit, epoch, state);
-            }
+            snapshot.outbox.into_iter().for_each(|row| engine.outbox.restore(row));
             return engine;
         }
         engine.chain.restore_main(snapshot.main);
@@ -47,9 +45,8 @@ impl Engine {
             engine.shares.restore_ledger(miner, row);
         }
         engine.standing.restore(snapshot.standing, &snapshot.bans);
-        for (unit, epoch, state) in snapshot.outbox {
-            engine.outbox.restore(unit, epoch, state);
-        }
+        snapshot.outbox.into_iter().for_each(|row| engine.outbox.restore(row));
+        engine.pruned = snapshot.horizon;
         engine
     }
 

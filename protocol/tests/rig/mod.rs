@@ -166,7 +166,8 @@ pub struct Table {
     pub standing: BTreeMap<PublicKey, StandingRow>,
     pub bans: BTreeMap<PublicKey, BanRow>,
     pub ledger: BTreeMap<PublicKey, tops_protocol::ledger::LedgerRow>,
-    pub outbox: BTreeMap<UnitId, (u64, OutboxState)>,
+    pub outbox: BTreeMap<UnitId, OutboxEntry>,
+    pub horizon: u64,
 }
 
 impl Table {
@@ -185,7 +186,12 @@ impl Table {
                 Op::PutBan(row) => drop(self.bans.insert(row.miner, row)),
                 Op::DropBan { miner } => drop(self.bans.remove(&miner)),
                 Op::PutLedger { miner, row } => drop(self.ledger.insert(miner, row)),
-                Op::PutOutbox { unit, epoch, state } => drop(self.outbox.insert(unit, (epoch, state))),
+                Op::PutOutbox { unit, epoch, state } => {
+                    let known = self.outbox.get(&unit).and_then(|row| row.miner);
+                    let miner = known.or_else(|| self.shares.get(&unit).map(|share| share.miner));
+                    self.outbox.insert(unit, OutboxEntry { unit, epoch, state, miner });
+                }
+                Op::PutHorizon { epoch } => self.horizon = epoch,
                 Op::DropOutbox { unit } => drop(self.outbox.remove(&unit)),
             }
         }
@@ -200,7 +206,8 @@ impl Table {
             standing: self.standing.iter().map(|(miner, row)| (*miner, *row)).collect(),
             bans: self.bans.values().cloned().collect(),
             ledger: self.ledger.iter().map(|(miner, row)| (*miner, *row)).collect(),
-            outbox: self.outbox.iter().map(|(unit, (epoch, state))| (*unit, *epoch, *state)).collect(),
+            outbox: self.outbox.values().copied().collect(),
+            horizon: self.horizon,
         }
     }
 }
@@ -426,7 +433,7 @@ impl Rig {
         self.table.shares.get(&receipt.unit()).map(|row| row.state)
     }
     pub fn outbox(&self, receipt: &Semantic) -> Option<OutboxState> {
-        self.table.outbox.get(&receipt.unit()).map(|row| row.1)
+        self.table.outbox.get(&receipt.unit()).map(|row| row.state)
     }
     pub fn refused(&self, fault: tops_protocol::error::ContextFault) -> bool {
         self.notes.contains(&Note::Refused { fault })

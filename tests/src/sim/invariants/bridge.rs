@@ -1,7 +1,7 @@
 //! The aggregator gets what it should: every share that a bridging node audited, that earns and is deep enough; once, unless that node died meanwhile.
 
 use tops_protocol::codec::receipt_from_wire;
-use tops_protocol::engine::{OutboxState, ShareState};
+use tops_protocol::engine::{OutboxEntry, OutboxState, ShareState};
 
 use super::model::{Model, honest, snapshot};
 use crate::sim::World;
@@ -21,12 +21,12 @@ pub fn what_is_deep_is_delivered(world: &World) {
             let earns = receipt_from_wire(&share.wire).is_ok_and(|receipt| model.earns(&receipt.prev_hash));
             let times = world.delivered.get(&share.unit).and_then(|by| by.get(&i)).copied().unwrap_or(0);
             if earns && height + 1 >= share.epoch + bridge.depth {
-                let row = snapshot.outbox.iter().find(|(unit, _, _)| *unit == share.unit);
+                let row = snapshot.outbox.iter().find(|row| row.unit == share.unit);
                 assert!(times >= 1, "node {i} never delivered {} of epoch {} at height {height}: {row:?}", share.unit, share.epoch);
             }
             assert!(times <= 1 || died, "node {i} delivered {} {times} times", share.unit);
         }
-        for (unit, epoch, state) in &snapshot.outbox {
+        for OutboxEntry { unit, epoch, state, .. } in &snapshot.outbox {
             assert!(!matches!(state, OutboxState::Due | OutboxState::Dead), "node {i}: {unit} of epoch {epoch} is still {state:?}");
         }
     }

@@ -18,6 +18,15 @@ pub(super) struct JobState {
     pub(super) in_touch: bool,
 }
 
+/// A hit whose signature is on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Awaited {
+    /// The head it is keyed on.
+    prev_hash: Root,
+    /// As the CPU recomputed it.
+    root: Root,
+}
+
 impl JobState {
     pub(super) fn is_mining(&self) -> bool {
         self.told.is_some()
@@ -54,6 +63,12 @@ impl Engine {
             out.push(Output::Note(Note::LateHit));
             return;
         };
+        if self.awaiting.len() >= AWAITING_SIGNATURE_MAX {
+            // A signature that has not come while its head grew stale never will.
+            let (chain, height) = (&self.chain, self.chain.height().0);
+            let fresh = |prev: &Root| chain.facts(prev).is_some_and(|facts| facts.height.0 + chain.spec().stale_window() >= height);
+            self.awaiting.retain(|_, awaited| fresh(&awaited.prev_hash));
+        }
         if attempt.miner != mining.miner || self.awaiting.len() >= AWAITING_SIGNATURE_MAX {
             out.push(Output::Note(Note::LateHit));
             return;
@@ -74,14 +89,14 @@ impl Engine {
             timestamp: attempt.timestamp,
             sig: Signature([0; 64]),
         });
-        self.awaiting.insert(draft.receipt().unit(), root);
+        self.awaiting.insert(draft.receipt().unit(), Awaited { prev_hash: attempt.prev_hash, root });
         out.push(Output::Sign { draft });
     }
 
     /// The signed receipt: kept first, then published and acknowledged.
     pub(super) fn signed(&mut self, receipt: Semantic, out: &mut Vec<Output>) {
         let unit = receipt.unit();
-        let Some(root) = self.awaiting.remove(&unit) else { return };
+        let Some(Awaited { root, .. }) = self.awaiting.remove(&unit) else { return };
         let Some(facts) = self.chain.facts(&receipt.receipt().prev_hash).copied() else { return };
         let audited = receipt.contextual(&facts).ok().and_then(|share| share.audited(root).ok());
         let Some(audited) = audited else { return };
@@ -94,9 +109,13 @@ impl Engine {
         } else {
             self.accept(share, true, out);
         }
-        let topic = if share.is_head() { Topic::Heads } else { Topic::Receipts };
-        self.then.push(Output::Publish { topic, receipt: share.semantic().clone() });
-        if self.shares.get(&unit).is_some() {
+        // A banned key's share and one below retention are kept nowhere, and what is not kept is not published.
+        let kept = self.shares.get(&unit).is_some();
+        if kept || self.chain.unit(&root) == Some(unit) {
+            let topic = if share.is_head() { Topic::Heads } else { Topic::Receipts };
+            self.then.push(Output::Publish { topic, receipt: share.semantic().clone() });
+        }
+        if kept {
             self.then.push(Output::Note(Note::Acknowledged { unit, head: share.is_head() }));
         }
     }

@@ -3,26 +3,27 @@
 //! ```text
 //!   Store::outbox(Due) ──▶ POST text form, Idempotency-Key: <unit> ──┬─ 2xx, 409 ──────────────▶ Delivered { taken: true }
 //!        ▲                                                           ├─ other 4xx, ok:false ───▶ Delivered { taken: false }: dead letter
-//!        └── 0.5 s .. 60 s later, full jitter, Retry-After ◀─────────┴─ 408, 429, 5xx, network
+//!        └── 0.5 s .. 60 s later, full jitter ◀──────────────────────┴─ 408, 429, 5xx, network, half an answer
 //! ```
 //!
+//! An aggregator that cannot be reached, or that says `Retry-After`, is left alone as a whole until then: not only for the receipt that met it.
 //! What is due is the engine's decision, and so is the new state, which it commits. Until that commit shows in the store a unit is not sent
 //! again by this process; after a crash it may be, and the key tells the aggregator. Requests in flight and units remembered are bounded;
 //! what does not fit waits in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use futures::future::BoxFuture;
 use rand::Rng;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, StatusCode, redirect};
-use serde::Deserialize;
+use serde_json::Value;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tops_protocol::UnitId;
 use tops_protocol::engine::OutboxState;
 use tops_store::{OutboxRow, PAGE_MAX, Store};
@@ -33,14 +34,17 @@ use crate::state::{Shared, count};
 
 /// Requests in flight while the aggregator answers; one while it does not.
 pub const IN_FLIGHT_MAX: usize = 8;
-/// Units remembered between their tries; further ones wait in the store.
+/// Units remembered between their tries; further ones wait in the store. As many rows are looked at each time.
 pub const REMEMBERED_MAX: usize = 4_096;
-/// How often the outbox is looked at.
+/// How often the outbox is looked at, and how soon after a delivery.
 pub const POLL: Duration = Duration::from_millis(500);
+const POLL_BUSY: Duration = Duration::from_millis(5);
 /// The shortest pause before a repetition.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(500);
-/// The longest pause, also when the aggregator asks for a longer one.
+/// The longest pause that is chosen here.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// The longest pause that an aggregator may ask for.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 /// A request without an answer for so long counts as failed.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// As much of an answer is read as any verdict needs; a longer one counts by its status alone.
@@ -68,13 +72,26 @@ pub(crate) enum Outcome {
     Taken { note: String },
     /// It does not want it, ever.
     Refused { note: String },
-    /// It may want it later; not before `after`, when it said so.
+    /// It may want it later, or was not reached. `after`: it said that it wants nothing before that.
     Again { note: String, after: Option<Duration> },
 }
 
-/// What is remembered of a unit.
+/// A row's place in the order in which the store lists what is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    epoch: u64,
+    unit: UnitId,
+}
+
+impl Place {
+    fn of(row: &OutboxRow) -> Self {
+        Self { epoch: row.epoch, unit: row.unit }
+    }
+}
+
+/// What is remembered of a row.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum Stand {
     /// A request is on its way.
     InFlight,
     /// The next try is not before this.
@@ -92,67 +109,73 @@ impl Bridge {
 
     /// Delivers until `stop` is done; requests that are then in flight are given up and repeated after the next start.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let mut units: BTreeMap<UnitId, Place> = BTreeMap::new();
-        let mut running: JoinSet<(UnitId, u32, Outcome)> = JoinSet::new();
-        let mut failing = false;
+        let mut stands: BTreeMap<Place, Stand> = BTreeMap::new();
+        let mut running: JoinSet<(Place, u32, Outcome)> = JoinSet::new();
+        let mut trouble = Trouble::default();
         let mut next_poll = Instant::now();
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => return,
                 Some(done) = running.join_next() => {
-                    let Ok((unit, attempts, outcome)) = done else { continue };
-                    let place = match outcome {
-                        Outcome::Taken { note } => {
-                            failing = false;
-                            self.settled(unit, true, &note).await
-                        }
-                        Outcome::Refused { note } => {
-                            failing = false;
-                            self.settled(unit, false, &note).await
-                        }
+                    let Ok((place, attempts, outcome)) = done else { continue };
+                    let settled = |taken: bool, note: String| self.settled(place.unit, taken, note);
+                    let stand = match outcome {
+                        Outcome::Taken { note } => settled(true, note).await,
+                        Outcome::Refused { note } => settled(false, note).await,
                         Outcome::Again { note, after } => {
-                            failing = true;
-                            count(&self.shared.counters().bridge_retries);
-                            self.mark(unit, note.clone()).await;
-                            let pause = pause(attempts, after);
-                            tracing::debug!(%unit, note, pause_ms = pause.as_millis() as u64, "the aggregator did not take a receipt yet");
-                            Some(Place::Later { at: Instant::now() + pause })
+                            let quiet = trouble.met(after);
+                            Some(self.later(place.unit, note, jitter(attempts).max(quiet)).await)
                         }
                     };
-                    let Some(place) = place else { return };
-                    units.insert(unit, place);
-                    if running.is_empty() || !failing {
-                        next_poll = next_poll.min(Instant::now() + POLL / 10);
+                    match stand {
+                        None => return,
+                        Some(Stand::Later { .. }) => {}
+                        Some(_) => {
+                            trouble = Trouble::default();
+                            next_poll = next_poll.min(Instant::now() + POLL_BUSY);
+                        }
                     }
+                    stands.extend(stand.map(|stand| (place, stand)));
                 }
                 () = sleep_until(next_poll) => {
                     next_poll = Instant::now() + POLL;
-                    let room = if failing { 1 } else { IN_FLIGHT_MAX };
-                    for row in self.due(&mut units, room.saturating_sub(running.len())).await {
-                        units.insert(row.unit, Place::InFlight);
+                    if let Some(until) = trouble.quiet_until {
+                        next_poll = next_poll.min(until);
+                        if until > Instant::now() {
+                            continue;
+                        }
+                    }
+                    let room = if trouble.periods > 0 { 1 } else { IN_FLIGHT_MAX };
+                    for row in self.due(&mut stands, room.saturating_sub(running.len())).await {
+                        let (place, attempts) = (Place::of(&row), row.attempts);
+                        stands.insert(place, Stand::InFlight);
                         let (client, url) = (self.client.clone(), self.url.clone());
-                        running.spawn(async move {
-                            let (unit, attempts) = (row.unit, row.attempts);
-                            (unit, attempts, post(&client, url, &unit.to_hex(), row.text).await)
-                        });
+                        running.spawn(async move { (place, attempts, post(&client, url, &place.unit.to_hex(), row.text).await) });
                     }
                 }
             }
         }
     }
 
+    async fn later(&self, unit: UnitId, note: String, wait: Duration) -> Stand {
+        count(&self.shared.counters().bridge_retries);
+        self.mark(unit, note.clone()).await;
+        tracing::debug!(%unit, note, pause_ms = wait.as_millis() as u64, "the aggregator did not take a receipt yet");
+        Stand::Later { at: Instant::now() + wait }
+    }
+
     /// Tells the engine and counts; `None` when nobody listens any more.
-    async fn settled(&self, unit: UnitId, taken: bool, note: &str) -> Option<Place> {
+    async fn settled(&self, unit: UnitId, taken: bool, note: String) -> Option<Stand> {
         let counters = self.shared.counters();
         if taken {
             count(&counters.bridge_delivered);
         } else {
             count(&counters.bridge_refused);
             tracing::warn!(%unit, note, "the aggregator refused a receipt for good; `/v1/outbox?state=dead` lists such");
-            self.mark(unit, note.to_owned()).await;
+            self.mark(unit, note).await;
         }
-        (self.tell)(unit, taken).await.then(|| Place::Told { until: Instant::now() + COMMIT_PATIENCE })
+        (self.tell)(unit, taken).await.then(|| Stand::Told { until: Instant::now() + COMMIT_PATIENCE })
     }
 
     async fn mark(&self, unit: UnitId, note: String) {
@@ -162,48 +185,67 @@ impl Bridge {
         }
     }
 
-    /// At most `room` rows to send now, oldest epoch first. Forgets units that are due no more.
-    async fn due(&self, units: &mut BTreeMap<UnitId, Place>, room: usize) -> Vec<OutboxRow> {
-        if room == 0 {
-            return Vec::new();
-        }
+    /// At most `room` rows to send now, oldest epoch first. Forgets what says nothing any more.
+    async fn due(&self, stands: &mut BTreeMap<Place, Stand>, room: usize) -> Vec<OutboxRow> {
         let now = Instant::now();
+        stands.retain(|_, stand| match stand {
+            Stand::InFlight => true,
+            Stand::Later { at } | Stand::Told { until: at } => *at > now,
+        });
         let mut ready = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         let mut after = None;
         let mut whole = false;
-        while ready.len() < room && seen.len() < REMEMBERED_MAX {
+        while !whole && ready.len() < room && seen.len() < REMEMBERED_MAX {
             let store = Arc::clone(&self.store);
-            let cursor = after.take();
-            let page = match tokio::task::spawn_blocking(move || store.outbox(OutboxState::Due, cursor.as_ref(), PAGE_MAX)).await {
+            let page = match tokio::task::spawn_blocking(move || store.outbox(OutboxState::Due, after.as_ref(), PAGE_MAX)).await {
                 Ok(Ok(page)) => page,
                 Ok(Err(fault)) => {
                     tracing::warn!(%fault, "the outbox could not be read");
-                    return ready;
+                    break;
                 }
-                Err(_) => return ready,
+                Err(_) => break,
             };
+            whole = page.next.is_none();
+            after = page.next;
             for row in page.rows {
-                seen.insert(row.unit);
-                let free = match units.get(&row.unit) {
-                    None => units.len() + ready.len() < REMEMBERED_MAX,
-                    Some(Place::InFlight) => false,
-                    Some(Place::Later { at } | Place::Told { until: at }) => *at <= now,
-                };
-                if free && !row.text.is_empty() && ready.len() < room {
+                if ready.len() == room {
+                    whole = false;
+                    break;
+                }
+                let place = Place::of(&row);
+                seen.insert(place);
+                if !stands.contains_key(&place) && !row.text.is_empty() && stands.len() + ready.len() < REMEMBERED_MAX {
                     ready.push(row);
                 }
             }
-            after = page.next;
-            if after.is_none() {
-                whole = true;
-                break;
-            }
         }
-        if whole {
-            units.retain(|unit, place| seen.contains(unit) || matches!(place, Place::InFlight));
-        }
+        // What was told and is due no more has been committed.
+        let last = seen.last().copied();
+        let passed = |place: &Place| whole || last.is_some_and(|last| *place <= last);
+        stands.retain(|place, stand| !passed(place) || seen.contains(place) || matches!(stand, Stand::InFlight));
         ready
+    }
+}
+
+/// How the aggregator fares as a whole: while it is in trouble it gets a request at a time, and none while it is left alone.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// Periods of it since the last receipt was settled: requests that fail together are one.
+    periods: u32,
+    quiet_until: Option<Instant>,
+}
+
+impl Trouble {
+    /// A request failed; gives how long the aggregator is left alone for it.
+    fn met(&mut self, after: Option<Duration>) -> Duration {
+        let now = Instant::now();
+        if self.quiet_until.is_none_or(|until| until <= now) {
+            self.periods = self.periods.saturating_add(1);
+        }
+        let quiet = after.unwrap_or_else(|| jitter(self.periods - 1));
+        self.quiet_until = self.quiet_until.max(Some(now + quiet));
+        quiet
     }
 }
 
@@ -223,63 +265,55 @@ pub(crate) fn client(url: &Url, agent: &str) -> anyhow::Result<Client> {
     client.build().context("the client for the aggregator could not be made")
 }
 
-/// The pause before the next try, within [`BACKOFF_MIN`] and [`BACKOFF_MAX`].
-pub(crate) fn pause(attempts: u32, asked: Option<Duration>) -> Duration {
-    asked.unwrap_or_else(|| jitter(attempts)).clamp(BACKOFF_MIN, BACKOFF_MAX)
-}
-
 /// Full jitter: anything up to twice the former bound, from [`BACKOFF_MIN`] to [`BACKOFF_MAX`].
-fn jitter(attempts: u32) -> Duration {
+pub(crate) fn jitter(attempts: u32) -> Duration {
     let bound = BACKOFF_MIN.saturating_mul(1 << attempts.min(7)).clamp(BACKOFF_MIN * 2, BACKOFF_MAX);
     rand::rng().random_range(BACKOFF_MIN..=bound)
-}
-
-/// A verdict in an answer's body, in the original verifier's words.
-#[derive(Deserialize)]
-struct Verdict {
-    ok: Option<bool>,
-    sig_ok: Option<bool>,
-    error: Option<String>,
 }
 
 /// Posts one receipt in text form under an idempotency key.
 pub(crate) async fn post(client: &Client, url: Url, key: &str, text: String) -> Outcome {
     let request = client.post(url).header(CONTENT_TYPE, "application/json").header("Idempotency-Key", key).body(text);
+    // The address may hold a password, the error's text may hold the address.
+    let words = |fault: reqwest::Error| one_line(&format!("{:#}", anyhow::Error::from(fault.without_url())));
     let mut answer = match request.send().await {
         Ok(answer) => answer,
-        // The address may hold a password, the error's text may hold the address.
-        Err(fault) => {
-            return Outcome::Again { note: one_line(&format!("no answer: {:#}", anyhow::Error::from(fault.without_url()))), after: None };
-        }
+        Err(fault) => return Outcome::Again { note: format!("no answer: {}", words(fault)), after: None },
     };
-    let (status, after) = (answer.status(), retry_after(answer.headers()));
+    let (status, after) = (answer.status(), retry_after(answer.headers(), SystemTime::now()));
     let mut body = Vec::new();
-    let whole = timeout(REQUEST_TIMEOUT, async {
-        while let Ok(Some(chunk)) = answer.chunk().await {
-            body.extend_from_slice(&chunk[..chunk.len().min(ANSWER_MAX - body.len())]);
-            if body.len() == ANSWER_MAX {
-                return;
+    while body.len() < ANSWER_MAX {
+        match answer.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(ANSWER_MAX - body.len())]),
+            Ok(None) => break,
+            // What is missing may say that the receipt was refused; the key makes a repetition harmless.
+            Err(fault) if agrees(status) => {
+                return Outcome::Again { note: format!("{}, and then: {}", status.as_u16(), words(fault)), after };
             }
+            Err(_) => break,
         }
-    });
-    // An answer that ends early counts by its status.
-    let _ = whole.await;
+    }
     judge(status, after, &body)
 }
 
+/// Whether a status says that the aggregator has the receipt, if the body does not say otherwise.
+fn agrees(status: StatusCode) -> bool {
+    status.is_success() || status == StatusCode::CONFLICT
+}
+
 fn judge(status: StatusCode, after: Option<Duration>, body: &[u8]) -> Outcome {
-    let verdict: Option<Verdict> = serde_json::from_slice(body).ok();
-    let said = verdict.as_ref().and_then(|v| v.error.as_deref()).map(|e| format!(": {}", one_line(e))).unwrap_or_default();
-    let note = format!("{}{said}", status.as_u16());
-    let no = verdict.is_some_and(|v| v.ok == Some(false) || v.sig_ok == Some(false));
+    // The original verifier's words; a body that is no JSON says nothing.
+    let said: Value = serde_json::from_slice(body).unwrap_or_default();
+    let why = match &said["error"] {
+        Value::Null => String::new(),
+        Value::String(text) => format!(": {}", one_line(text)),
+        other => format!(": {}", one_line(&other.to_string())),
+    };
+    let note = format!("{}{why}", status.as_u16());
+    let no = said["ok"] == false || said["sig_ok"] == false;
     match status {
-        _ if status.is_success() || status == StatusCode::CONFLICT => {
-            if no {
-                Outcome::Refused { note }
-            } else {
-                Outcome::Taken { note }
-            }
-        }
+        _ if agrees(status) && no => Outcome::Refused { note },
+        _ if agrees(status) => Outcome::Taken { note },
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Outcome::Again { note, after },
         _ if status.is_client_error() => Outcome::Refused { note },
         // 5xx, and what no aggregator should say: a redirect is not followed.
@@ -287,9 +321,14 @@ fn judge(status: StatusCode, after: Option<Duration>, body: &[u8]) -> Outcome {
     }
 }
 
-/// `Retry-After` in seconds; a date is left to the jitter.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+/// `Retry-After`, in seconds or as a date, at most [`RETRY_AFTER_MAX`].
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let said = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match said.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(said).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 #[cfg(test)]
@@ -307,6 +346,7 @@ mod tests {
             assert!(taken(&judge(status, "{\"ok\":true,\"sig_ok\":true}")), "{status}");
             assert!(refused(&judge(status, "{\"ok\":false}")), "{status}");
             assert!(refused(&judge(status, "{\"ok\":true,\"sig_ok\":false}")), "{status}");
+            assert!(refused(&judge(status, "{\"ok\":false,\"error\":{\"code\":7}}")), "{status}");
             assert!(taken(&judge(status, "not json")), "{status}");
         }
         for status in [408, 429, 500, 502, 503, 504, 301, 307] {
@@ -326,10 +366,30 @@ mod tests {
                 assert!(pause <= BACKOFF_MIN * 2u32.saturating_pow(attempts.clamp(1, 7)), "{attempts}");
             }
         }
-        let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, "7".parse().unwrap());
-        assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
-        headers.insert(RETRY_AFTER, "Wed, 21 Oct 2015 07:28:00 GMT".parse().unwrap());
-        assert_eq!(retry_after(&headers), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_fail_together_are_one_trouble() {
+        let mut trouble = Trouble::default();
+        for _ in 0..8 {
+            assert!(trouble.met(None) <= 2 * BACKOFF_MIN);
+        }
+        assert_eq!(trouble.periods, 1);
+        assert_eq!(trouble.met(Some(Duration::from_secs(7))), Duration::from_secs(7));
+        tokio::time::advance(Duration::from_secs(8)).await;
+        trouble.met(None);
+        assert_eq!(trouble.periods, 2);
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_its_forms() {
+        let now = httpdate::parse_http_date("Wed, 21 Oct 2015 07:28:00 GMT").unwrap();
+        let said = |text: &str| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())]), now);
+        assert_eq!(said("7"), Some(Duration::from_secs(7)));
+        assert_eq!(said("Wed, 21 Oct 2015 07:29:30 GMT"), Some(Duration::from_secs(90)));
+        assert_eq!(said("Wed, 21 Oct 2015 07:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(said("1000000"), Some(RETRY_AFTER_MAX));
+        assert_eq!(said("soon"), None);
+        assert_eq!(retry_after(&HeaderMap::new(), now), None);
     }
 }

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use tops_node::bridge::Bridge;
+use tops_node::bridge::{Bridge, IN_FLIGHT_MAX, REMEMBERED_MAX};
 use tops_node::state::{Identity, Shared};
 use tops_protocol::codec::{self, AnyReceipt};
 use tops_protocol::engine::{Op, OutboxState, ShareRow, ShareState};
@@ -29,10 +29,13 @@ struct Seen {
     bodies: BTreeMap<String, Vec<String>>,
     answers: BTreeMap<String, Vec<(u16, &'static str)>>,
     retry_after: Option<u64>,
+    /// When each request came.
+    times: Vec<Instant>,
 }
 
 async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: String) -> Response {
     let mut seen = receiver.0.lock().unwrap();
+    seen.times.push(Instant::now());
     let unit = headers["idempotency-key"].to_str().unwrap().to_owned();
     assert_eq!(headers["content-type"], "application/json");
     let tries = seen.bodies.entry(unit.clone()).or_default();
@@ -87,13 +90,14 @@ async fn yard(count: u64) -> Yard {
         agent: "tops-node/test".into(),
         network_name: "dev".into(),
         verify_only: true,
+        alone: false,
         started_at: Millis(0),
     };
     Yard { store, shared: Shared::new(identity), receiver, units: all.iter().map(Receipt::unit).collect(), url }
 }
 
 impl Yard {
-    /// Runs a bridge whose engine commits what it is told, until `done` or 30 s.
+    /// Runs a bridge whose engine commits what it is told, until `done` or 120 s.
     async fn run(&self, done: impl Fn() -> bool) {
         let store = Arc::clone(&self.store);
         let tell: tops_node::bridge::Tell = Arc::new(move |unit, taken| {
@@ -106,7 +110,7 @@ impl Yard {
         let start = Instant::now();
         bridge
             .run(async {
-                while !done() && start.elapsed() < Duration::from_secs(30) {
+                while !done() && start.elapsed() < Duration::from_secs(120) {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             })
@@ -169,6 +173,55 @@ async fn retry_after_is_honoured() {
     yard.run(|| yard.settled()).await;
     assert_eq!((yard.state(0), yard.tries(0)), (OutboxState::Delivered, 2));
     assert!(start.elapsed() >= Duration::from_secs(2), "not before the aggregator said");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_holds_back_everything() {
+    let yard = yard(40).await;
+    for i in 0..40 {
+        yard.answer(i, &[(429, ""), (200, "")]);
+    }
+    yard.receiver.0.lock().unwrap().retry_after = Some(2);
+    yard.run(|| yard.settled()).await;
+    assert_eq!(yard.store.outbox_counts().delivered, 40);
+    let times = yard.receiver.0.lock().unwrap().times.clone();
+    let early = times.iter().filter(|at| **at < times[0] + Duration::from_secs(2)).count();
+    assert!(early <= IN_FLIGHT_MAX, "{early} requests before the aggregator wanted any");
+}
+
+/// More rows than are remembered, so that places must be given up as deliveries show in the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_a_backlog_of_any_length_is_delivered() {
+    let count = 2 * REMEMBERED_MAX + 500;
+    let yard = yard(count as u64).await;
+    yard.run(|| yard.settled()).await;
+    assert_eq!(yard.store.outbox_counts().delivered, count as u64);
+    assert!((0..count).all(|i| yard.tries(i) == 1));
+}
+
+/// The part of an answer that did not come may have said that the receipt was refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_an_answer_is_none() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let yard = yard(1).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: url::Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let tries = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&tries);
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            *counted.lock().unwrap() += 1;
+            let whole = r#"{"ok":true,"sig_ok":false}"#;
+            let sent = if *counted.lock().unwrap() == 1 { &whole[..10] } else { whole };
+            let _ = socket.read(&mut [0; 4096]).await.unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{sent}", whole.len());
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let yard = Yard { url, ..yard };
+    yard.run(|| yard.settled()).await;
+    assert_eq!((yard.state(0), *tries.lock().unwrap()), (OutboxState::Dead, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]

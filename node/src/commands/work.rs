@@ -217,7 +217,7 @@ impl Worker {
                 Outcome::Taken { note } => break (Fate::Taken, "ok", note),
                 Outcome::Refused { note } => break (Fate::Refused, "refused", note),
                 Outcome::Again { note, .. } if attempts + 1 == TRIES => break (Fate::Lost, "lost", note),
-                Outcome::Again { after, .. } => tokio::time::sleep(bridge::pause(attempts, after)).await,
+                Outcome::Again { after, .. } => tokio::time::sleep(bridge::jitter(attempts).max(after.unwrap_or_default())).await,
             }
             attempts += 1;
         };

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
+use libp2p::multiaddr::Protocol;
 use tops_compute::backend::DeviceKind;
 use tops_protocol::engine::{AuditRate, Bridge, BridgeScope, RETAIN_EPOCHS_DEFAULT, RETAIN_EPOCHS_MAX, RETAIN_EPOCHS_MIN, Shard};
 use tops_protocol::{Height, NetworkSpec, Root, Text};
@@ -16,6 +17,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::devices;
+use crate::net::book::reach;
 use crate::networks::Network;
 use crate::settings::{ConfigFault, KEY_VARIABLE, Layers, Pick, SETTINGS, Source, VERIFY_VARIABLE, one_line};
 
@@ -209,7 +211,19 @@ impl Reader<'_> {
                 .parse()
                 .map_err(|_| fault(name, text, &from, "it must be a multiaddress such as /ip4/203.0.113.7/tcp/4069/p2p/16Uiu2HA…"))
         };
-        let addresses = values.iter().map(parse).collect::<Result<_, _>>()?;
+        let addresses: Vec<Multiaddr> = values.iter().map(parse).collect::<Result<_, _>>()?;
+        for (address, text) in addresses.iter().zip(&values) {
+            // A dnsaddr names whole addresses.
+            let port = address.iter().any(|part| matches!(part, Protocol::Tcp(_) | Protocol::Udp(_) | Protocol::Dnsaddr(_)));
+            if !port || (name == "bootstrap" && reach(address).is_none()) {
+                return Err(fault(
+                    name,
+                    text,
+                    &from,
+                    "it must name a host, a transport and a port, such as /ip4/203.0.113.7/tcp/4069/p2p/16Uiu2HA…",
+                ));
+            }
+        }
         self.note(name, values, from);
         Ok(addresses)
     }
@@ -517,7 +531,8 @@ fn mask_url(shown: &mut [Shown], url: &Url) {
     if url.password().is_none() && url.username().is_empty() && url.query().is_none() {
         return;
     }
-    let plain = format!("{}://{MASK}@{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path());
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    let plain = format!("{}://{MASK}@{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path());
     for line in shown.iter_mut().filter(|line| line.name == "aggregator-url") {
         line.values = vec![plain.clone()];
     }
@@ -532,6 +547,7 @@ mod tests {
     use super::*;
     use crate::cli;
     use crate::settings::{self, CONFIG_FILE_MAX, Environment};
+    use proptest::prelude::*;
 
     fn layers(args: &[&str], env: &[(&str, &str)]) -> Result<Layers, ConfigFault> {
         let args: Vec<_> = ["tops-node", "config"].iter().chain(args).copied().collect();
@@ -655,5 +671,92 @@ mod tests {
         let sentence = config(&["--config", file.to_str().unwrap()], &[]).unwrap_err().0;
         assert!(sentence.ends_with("it is longer than 65536 bytes"), "{sentence}");
         assert!(config(&["--config", "/nowhere.toml"], &[]).unwrap_err().0.starts_with("cannot read /nowhere.toml: "));
+    }
+
+    /// As TOML spells a string: as JSON does.
+    fn quoted(text: &str) -> String {
+        serde_json::Value::from(text).to_string()
+    }
+
+    /// Texts that nearly fit some setting, or do.
+    const NEAR: &[&str] = &[
+        "",
+        " ",
+        "true",
+        "on",
+        "main",
+        "dev",
+        "/",
+        "/dev/null",
+        "\0",
+        "1:0",
+        "0:0",
+        "4294967296:1",
+        "18446744073709551615:0",
+        "-1",
+        "1e400",
+        "NaN",
+        "0x10",
+        "off",
+        ":0",
+        ":65536",
+        "0.0.0.0:4067",
+        "[::]:1",
+        "localhost:localhost:1",
+        "http://",
+        "http://[::1",
+        "https://u:p@h/?q",
+        "cpu",
+        "auto",
+        "0,0",
+        "0,",
+        "99999999999",
+        "own",
+        "json",
+        "info,libp2p=debug",
+        "a=b=c,[{}]=",
+        "/ip4/0.0.0.0/tcp/0",
+        "/dns4//tcp/1",
+        "/ip4/1.2.3.4/tcp/1/p2p/Qm",
+        "0123456789abcdef",
+    ];
+
+    /// What may stand behind `=`: values of every type, out of every range, nested, endless, and what is no TOML at all.
+    fn right_hand_side() -> impl Strategy<Value = String> {
+        prop_oneof![
+            3 => prop::sample::select(NEAR).prop_map(quoted),
+            1 => "(?s).{0,80}".prop_map(|text| quoted(&text)),
+            1 => (0usize..70_000, "[0-9a-z/:,é]").prop_map(|(times, what)| quoted(&what.repeat(times))),
+            1 => any::<i64>().prop_map(|number| number.to_string()),
+            1 => "[-+]?[0-9_]{1,40}([.][0-9]{1,20})?(e[-+]?[0-9]{1,5})?",
+            1 => "true|false|nan|-inf|0xffffffffffffffff|0b2|1979-05-27T07:32:00Z|07:32:00|\\[\\]|\\{\\}|\\{ a = 1 \\}|",
+            1 => (0usize..2_000, any::<bool>()).prop_map(|(deep, lists)| {
+                let (open, close) = if lists { ("[", "]") } else { ("{a=", "}") };
+                format!("{}1{}", open.repeat(deep), close.repeat(deep))
+            }),
+            1 => prop::collection::vec("[a-z0-9/.]{0,12}".prop_map(|text| quoted(&text)), 0..100).prop_map(|all| format!("[{}]", all.join(","))),
+            1 => "\\PC{0,60}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_of_any_setting_makes_a_config_or_one_sentence(
+            lines in prop::collection::vec((prop::sample::select(settings::all()), right_hand_side()), 1..4),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("tops.toml");
+            let text: String = lines.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
+            std::fs::write(&file, text).unwrap();
+            match config(&["--config", file.to_str().unwrap()], &[]) {
+                Ok(config) => {
+                    prop_assert_eq!(config.shown.len(), SETTINGS.len());
+                }
+                Err(ConfigFault(sentence)) => {
+                    prop_assert!(!sentence.is_empty() && !sentence.chars().any(char::is_control), "{sentence:?}");
+                    prop_assert!(sentence.chars().count() < 1_000, "{sentence}");
+                }
+            }
+        }
     }
 }

@@ -56,13 +56,30 @@ impl Clock {
     }
 }
 
-/// A word of the bridge: the aggregator took a unit, or refused it for good.
+/// A word about a unit's way to the aggregator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivered {
-    /// Which.
-    pub unit: UnitId,
-    /// `false`: refused for good.
-    pub taken: bool,
+pub enum BridgeWord {
+    /// The aggregator took it, or refused it for good.
+    Delivered {
+        /// Which.
+        unit: UnitId,
+        /// `false`: refused for good.
+        taken: bool,
+    },
+    /// The operator wants it sent again.
+    Replay {
+        /// Which.
+        unit: UnitId,
+    },
+}
+
+impl From<BridgeWord> for Input {
+    fn from(word: BridgeWord) -> Self {
+        match word {
+            BridgeWord::Delivered { unit, taken } => Self::Delivered { unit, taken },
+            BridgeWord::Replay { unit } => Self::Replay { unit },
+        }
+    }
 }
 
 /// What the loop is made of.
@@ -90,13 +107,13 @@ pub struct Parts {
     /// Its writer.
     pub writer: Writer,
     /// The bridge's words.
-    pub delivered: mpsc::Receiver<Delivered>,
+    pub bridge: mpsc::Receiver<BridgeWord>,
     /// Turns true when the node is to end.
     pub stop: watch::Receiver<bool>,
 }
 
 /// The channel for the bridge's words.
-pub fn bridge_words() -> (mpsc::Sender<Delivered>, mpsc::Receiver<Delivered>) {
+pub fn bridge_words() -> (mpsc::Sender<BridgeWord>, mpsc::Receiver<BridgeWord>) {
     mpsc::channel(BRIDGE_WORDS)
 }
 
@@ -153,7 +170,7 @@ struct Driver {
 /// # Errors
 /// The store's fault; the node has stopped mining and gossiping by then.
 pub async fn run(parts: Parts) -> Result<(), StoreFault> {
-    let Parts { engine, clock, shared, net, verifier, mut verified, auditor, mut audited, miner, store, writer, mut delivered, mut stop } =
+    let Parts { engine, clock, shared, net, verifier, mut verified, auditor, mut audited, miner, store, writer, mut bridge, mut stop } =
         parts;
     let Net { commands, mut events, view: net_view, task: net_task, peer_id: _ } = net;
     let (miner, mut found) = match miner {
@@ -208,8 +225,8 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
                 Some(event) => driver.net(event),
                 None => break,
             },
-            word = delivered.recv(), if room && bridge_open => match word {
-                Some(Delivered { unit, taken }) => driver.input(Input::Delivered { unit, taken }),
+            word = bridge.recv(), if room && bridge_open => match word {
+                Some(word) => driver.input(word.into()),
                 None => bridge_open = false,
             },
             _ = stop.changed() => {}
@@ -221,10 +238,14 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
     }
     driver.rest().await;
     if fault.is_none() {
+        // What the aggregator has answered for is not sent again after the next start.
+        while let Ok(word) = bridge.try_recv() {
+            driver.input(word.into());
+        }
         fault = driver.flush().await;
     }
     // Threads that wait to hand over a result are let go by closing the channels; joining them blocks, so it happens elsewhere.
-    drop((verified, audited, found, events, delivered));
+    drop((verified, audited, found, events, bridge));
     let Driver { verifier, auditor, writer, desk, commands, miner, .. } = driver;
     drop(commands);
     let closed = tokio::task::spawn_blocking(move || {
@@ -325,15 +346,21 @@ impl Driver {
             self.followed += 1;
             count(&self.shared.counters().commits);
             if let Some(then) = self.then.pop_front() {
-                self.carry_out(then);
+                self.carry_out_after(then, true);
             }
         }
     }
 
     // ---- outputs --------------------------------------------------------------------------------------------------------------------
 
-    /// In their order. What an output gives rise to at once (a refused audit) is carried out after the rest.
+    /// What an input gave rise to.
     fn carry_out(&mut self, outputs: Vec<Output>) {
+        self.carry_out_after(outputs, false);
+    }
+
+    /// In their order. What an output gives rise to at once (a refused audit) is carried out after the rest. `flushed`: the commits that were
+    /// under way when these came are on the disk.
+    fn carry_out_after(&mut self, outputs: Vec<Output>, flushed: bool) {
         let mut again = Vec::new();
         for output in outputs {
             match output {
@@ -347,7 +374,7 @@ impl Driver {
                 Output::CancelAudit { audit } => self.auditor.cancel(audit),
                 Output::Commit { batch, then } => self.commit(batch, then),
                 Output::Sign { draft } => {
-                    if self.verifier.submit(Task::Sign { draft }).is_err() {
+                    if !self.verifier.sign(draft) {
                         warn!("a hit is lost: the signing queue is full");
                     }
                 }
@@ -358,7 +385,7 @@ impl Driver {
                         again.push(Input::Reply { peer, ask, reply: Reply::Failed });
                     }
                 }
-                Output::Answer { answer, with } => match self.then.back_mut() {
+                Output::Answer { answer, with } => match self.then.back_mut().filter(|_| !flushed) {
                     // It names rows that may not be flushed yet.
                     Some(waiting) => waiting.push(Output::Answer { answer, with }),
                     None => self.answer(answer, with),
@@ -392,10 +419,8 @@ impl Driver {
     }
 
     fn mine(&mut self, job: Option<Job>) {
-        if let Some(miner) = &self.miner
-            && !miner.mine(job)
-        {
-            self.untold = Some(job);
+        if let Some(miner) = &self.miner {
+            self.untold = (!miner.mine(job)).then_some(job);
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rand::Rng;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tops_compute::backend::{Backend, DeviceFault, DeviceKind, Stop};
 use tops_compute::cpu::CpuBackend;
@@ -32,7 +32,7 @@ use crate::auditor::Auditor;
 use crate::bridge::{Bridge, Tell};
 use crate::check::{Recompute, Recomputed};
 use crate::config::Config;
-use crate::driver::{self, Clock, Delivered, Parts};
+use crate::driver::{self, BridgeWord, Clock, Parts};
 use crate::http::{self, Checker};
 use crate::miner::{self, Miner, Terms};
 use crate::net::remembered::FILE;
@@ -44,6 +44,8 @@ use crate::{devices, keys, shutdown};
 /// The file whose lock says that a process works in a data directory.
 const LOCK: &str = "node.lock";
 /// How long HTTP and the bridge may take to end.
+/// How long threads that still wait for something outside of this process are waited for.
+const STRAGGLERS: Duration = Duration::from_millis(500);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// What a node calls itself.
@@ -79,13 +81,16 @@ impl Running {
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("node").build().context("the system gives no threads")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let running = start(config).await?;
         shutdown::on_signals(running.stop.clone());
         running.ended().await?;
         info!("stopped");
         Ok(())
-    })
+    });
+    // Dropping the runtime would wait for ever for a name server or a driver that some thread still asks.
+    runtime.shutdown_timeout(STRAGGLERS);
+    outcome
 }
 
 /// Starts a node and returns when it takes part.
@@ -109,6 +114,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         agent: agent(),
         network_name: config.network_name.clone(),
         verify_only: config.verify_only,
+        alone: config.alone,
         started_at: clock.now(),
     });
     info!(
@@ -167,9 +173,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         .context("the system gives no threads")?;
     let writer = Writer::start(Arc::clone(&store))?;
 
-    let (words, delivered) = driver::bridge_words();
-    let bridge = start_bridge(&config, &store, &shared, words, stopped.clone())?;
-    let (http, served) = start_http(&config, &store, &shared, &queue, stopped.clone()).await?;
+    let (words, bridge_words) = driver::bridge_words();
+    let bridge = start_bridge(&config, &store, &shared, words.clone(), stopped.clone())?;
+    let (http, served) = start_http(&config, &store, &shared, &queue, words, stopped.clone()).await?;
 
     let parts = Parts {
         engine,
@@ -183,7 +189,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         miner,
         store,
         writer,
-        delivered,
+        bridge: bridge_words,
         stop: stopped,
     };
     let watcher = tokio::spawn(driver::watch_loop(shared.clone()));
@@ -297,13 +303,13 @@ fn start_bridge(
     config: &Config,
     store: &Arc<dyn Store>,
     shared: &Shared,
-    words: tokio::sync::mpsc::Sender<Delivered>,
+    words: mpsc::Sender<BridgeWord>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<Option<JoinHandle<()>>> {
     let Some(url) = config.aggregator.clone() else { return Ok(None) };
     let tell: Tell = Arc::new(move |unit, taken| {
         let words = words.clone();
-        Box::pin(async move { words.send(Delivered { unit, taken }).await.is_ok() })
+        Box::pin(async move { words.send(BridgeWord::Delivered { unit, taken }).await.is_ok() })
     });
     let bridge = Bridge::new(url, Arc::clone(store), shared.clone(), tell)?;
     Ok(Some(tokio::spawn(bridge.run(until(stop)))))
@@ -326,6 +332,7 @@ async fn start_http(
     store: &Arc<dyn Store>,
     shared: &Shared,
     queue: &Arc<Queue>,
+    words: mpsc::Sender<BridgeWord>,
     stop: watch::Receiver<bool>,
 ) -> anyhow::Result<(Option<SocketAddr>, Option<JoinHandle<()>>)> {
     let Some(address) = config.http else { return Ok((None, None)) };
@@ -341,15 +348,15 @@ async fn start_http(
         shared: shared.clone(),
         store: Arc::clone(store),
         devices: Arc::new(move || queue.upgrade().map_or_else(Vec::new, |queue| queue.reports())),
+        replay: Arc::new(move |unit| {
+            let words = words.clone();
+            Box::pin(async move { words.send(BridgeWord::Replay { unit }).await.is_ok() })
+        }),
         checker: Checker::new(Arc::new(Desk(Arc::new(cpu)))),
         token: config.api_token.clone(),
-        verify_key: std::env::var("VERIFY_PUBKEY").ok().and_then(|hex| hex::decode(hex.trim()).ok()),
+        verify_key: config.verify_key.clone(),
     };
     info!(address = %bound, "HTTP");
-    let served = tokio::spawn(async move {
-        if let Err(e) = http::serve(listener, http::router(parts), until(stop)).await {
-            warn!(error = %e, "HTTP ended");
-        }
-    });
+    let served = tokio::spawn(http::serve(listener, http::router(parts), until(stop)));
     Ok((Some(bound), Some(served)))
 }

@@ -40,6 +40,8 @@ pub struct Identity {
     pub network_name: String,
     /// Whether it never mines.
     pub verify_only: bool,
+    /// Whether it may work without any peer.
+    pub alone: bool,
     /// When the process started.
     pub started_at: Millis,
 }
@@ -511,6 +513,7 @@ mod tests {
             agent: "a".into(),
             network_name: "dev".into(),
             verify_only: false,
+            alone: false,
             started_at: Millis(1),
         })
     }

@@ -1,7 +1,8 @@
 //! Workers that turn bytes into receipts past stage 2, and drafts into signed receipts, off the loop.
 //!
 //! ```text
-//!   driver ──Task (bounded)──▶ verifier threads ──Verified (bounded)──▶ driver
+//!   driver ──Task (bounded)───▶ verifier threads ──Verified (bounded)──▶ driver
+//!          ──Draft (bounded)──▶ signer ──────────────────┘               this node's hits wait for nothing that a peer can send
 //! ```
 //!
 //! A signature costs about 60 µs and the same receipt comes many times (gossip, sync, alerts), so verdicts are remembered by the bytes. They
@@ -20,7 +21,7 @@ use tops_protocol::verify::{Semantic, Structural};
 use tops_protocol::{Draft, NetworkSpec};
 
 use crate::net::codec::RawReply;
-use crate::net::limits::{VERIFIER_MEMO, VERIFIER_QUEUE, VERIFIER_RESULTS, VERIFIER_THREADS_MAX};
+use crate::net::limits::{SIGNER_QUEUE, VERIFIER_MEMO, VERIFIER_QUEUE, VERIFIER_RESULTS, VERIFIER_THREADS_MAX};
 use crate::state::{Shared, count};
 
 /// Why bytes are no receipt of this network.
@@ -86,11 +87,6 @@ pub enum Task {
         /// The answer.
         raw: RawReply,
     },
-    /// Sign a draft of this node.
-    Sign {
-        /// What.
-        draft: Draft,
-    },
 }
 
 /// What came of it.
@@ -139,7 +135,6 @@ impl Memo {
 
 struct Bench {
     network: NetworkSpec,
-    key: Option<SecretKey>,
     memo: Mutex<Memo>,
     shared: Shared,
 }
@@ -171,9 +166,8 @@ impl Bench {
         })
     }
 
-    fn sign(&self, draft: Draft) -> Option<Input> {
-        let signature = self.key.as_ref()?.sign(&draft.prehash());
-        let receipt = draft.with_signature(signature);
+    fn sign(&self, key: &SecretKey, draft: Draft) -> Option<Input> {
+        let receipt = draft.clone().with_signature(key.sign(&draft.prehash()));
         match self.check(&receipt.to_wire()) {
             Ok(receipt) => Some(Input::Signed { receipt }),
             Err(fault) => {
@@ -183,17 +177,16 @@ impl Bench {
         }
     }
 
-    fn work(&self, task: Task) -> Option<Verified> {
+    fn work(&self, task: Task) -> Verified {
         match task {
-            Task::Gossip { peer, message, topic, bytes } => Some(match self.check(&bytes) {
+            Task::Gossip { peer, message, topic, bytes } => match self.check(&bytes) {
                 Ok(receipt) => Verified::Input(Input::Gossip { peer, message, topic, receipt }),
                 Err(fault) => Verified::Reject { peer, message, fault },
-            }),
-            Task::Reply { peer, ask, raw } => Some(match self.reply(raw) {
+            },
+            Task::Reply { peer, ask, raw } => match self.reply(raw) {
                 Ok(reply) => Verified::Input(Input::Reply { peer, ask, reply }),
                 Err(fault) => Verified::BadReply { peer, ask, fault },
-            }),
-            Task::Sign { draft } => self.sign(draft).map(Verified::Input),
+            },
         }
     }
 }
@@ -201,6 +194,7 @@ impl Bench {
 /// The threads. Dropping it ends them once they have finished what they hold, if the results' reader is gone or reads on.
 pub struct Verifier {
     tasks: Option<SyncSender<Task>>,
+    drafts: Option<SyncSender<Draft>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -212,15 +206,28 @@ impl Verifier {
     pub fn start(network: NetworkSpec, key: Option<SecretKey>, shared: Shared) -> std::io::Result<(Self, mpsc::Receiver<Verified>)> {
         let (tasks, queue) = sync_channel(VERIFIER_QUEUE);
         let (results, verified) = mpsc::channel(VERIFIER_RESULTS);
-        let (queue, bench) = (Arc::new(Mutex::new(queue)), Arc::new(Bench { network, key, memo: Mutex::default(), shared }));
+        let (queue, bench) = (Arc::new(Mutex::new(queue)), Arc::new(Bench { network, memo: Mutex::default(), shared }));
         let count = thread::available_parallelism().map_or(1, |n| n.get() / 2).clamp(1, VERIFIER_THREADS_MAX);
-        let threads = (0..count)
+        let mut threads = (0..count)
             .map(|i| {
                 let (queue, bench, results) = (Arc::clone(&queue), Arc::clone(&bench), results.clone());
                 thread::Builder::new().name(format!("verifier-{i}")).spawn(move || run(&queue, &bench, &results))
             })
-            .collect::<std::io::Result<_>>()?;
-        Ok((Self { tasks: Some(tasks), threads }, verified))
+            .collect::<std::io::Result<Vec<_>>>()?;
+        let drafts = match key {
+            None => None,
+            Some(key) => {
+                let (drafts, queue) = sync_channel(SIGNER_QUEUE);
+                threads.push(thread::Builder::new().name("signer".into()).spawn(move || sign(&queue, &key, &bench, &results))?);
+                Some(drafts)
+            }
+        };
+        Ok((Self { tasks: Some(tasks), drafts, threads }, verified))
+    }
+
+    /// Queues a draft of this node to be signed; `false` when there is no room, or no key.
+    pub fn sign(&self, draft: Draft) -> bool {
+        self.drafts.as_ref().is_some_and(|drafts| drafts.try_send(draft).is_ok())
     }
 
     /// Queues a task, or gives it back when the queue is full.
@@ -238,6 +245,7 @@ impl Verifier {
 impl Drop for Verifier {
     fn drop(&mut self) {
         self.tasks = None;
+        self.drafts = None;
         for thread in self.threads.drain(..) {
             // A panicked one has been reported by its panic.
             let _ = thread.join();
@@ -249,8 +257,16 @@ fn run(queue: &Mutex<Receiver<Task>>, bench: &Bench, results: &mpsc::Sender<Veri
     loop {
         let task = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(task) = task else { return };
-        if let Some(verified) = bench.work(task)
-            && results.blocking_send(verified).is_err()
+        if results.blocking_send(bench.work(task)).is_err() {
+            return;
+        }
+    }
+}
+
+fn sign(drafts: &Receiver<Draft>, key: &SecretKey, bench: &Bench, results: &mpsc::Sender<Verified>) {
+    while let Ok(draft) = drafts.recv() {
+        if let Some(signed) = bench.sign(key, draft)
+            && results.blocking_send(Verified::Input(signed)).is_err()
         {
             return;
         }

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use tops_compute::backend::DeviceFault;
+use tops_compute::backend::{Backend, DeviceFault};
+use tops_compute::cpu::CpuBackend;
+use tops_compute::queue::LaneReport;
 use tops_node::check::Recompute;
 use tops_node::config::Secret;
 use tops_node::http::{self, Checker, Parts};
@@ -17,7 +19,7 @@ use tops_protocol::engine::{AuditRate, Config, Engine, HeadRow, Note, Op, Outbox
 use tops_protocol::ledger::LedgerRow;
 use tops_protocol::work::v1::{self, AttemptV1};
 use tops_protocol::work::{self, Weights};
-use tops_protocol::{Attempt, Height, Millis, NetworkSpec, Nonce, PublicKey, Receipt, Root, U256};
+use tops_protocol::{Attempt, Height, Millis, NetworkSpec, Nonce, PublicKey, Receipt, Root, U256, UnitId};
 use tops_store::memory::MemoryDisk;
 
 struct Reference;
@@ -55,6 +57,8 @@ struct Server {
     client: Client,
     shared: Shared,
     own: PublicKey,
+    lanes: Arc<Mutex<Vec<LaneReport>>>,
+    replayed: Arc<Mutex<Vec<UnitId>>>,
 }
 
 async fn server(token: bool) -> Server {
@@ -91,6 +95,7 @@ async fn server(token: bool) -> Server {
         agent: "tops-node/test".into(),
         network_name: "dev".into(),
         verify_only: false,
+        alone: false,
         started_at: Millis(1),
     });
     let engine = Engine::new(Config {
@@ -109,11 +114,17 @@ async fn server(token: bool) -> Server {
     shared.beat();
     shared.set_hash_rate(HashRate { secs_10: 10.0, secs_60: 5.0, mins_15: 1.0, total: 77 });
     shared.note(&Note::FalseAlert, Millis(9));
+    let (lanes, replayed) = (Arc::<Mutex<Vec<LaneReport>>>::default(), Arc::<Mutex<Vec<UnitId>>>::default());
+    let (shown, asked) = (Arc::clone(&lanes), Arc::clone(&replayed));
     let parts = Parts {
         network,
         shared: shared.clone(),
         store,
-        devices: Arc::new(Vec::new),
+        devices: Arc::new(move || shown.lock().unwrap().clone()),
+        replay: Arc::new(move |unit| {
+            asked.lock().unwrap().push(unit);
+            Box::pin(async { true })
+        }),
         checker: Checker::new(Arc::new(Reference)),
         token: token.then(|| Secret::new(TOKEN.into())),
         verify_key: Some(hex::decode(vectors()[3]["public_key"].as_str().unwrap()).unwrap()),
@@ -121,7 +132,7 @@ async fn server(token: bool) -> Server {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(http::serve(listener, http::router(parts), std::future::pending()));
-    Server { base, client: Client::builder().no_proxy().build().unwrap(), shared, own }
+    Server { base, client: Client::builder().no_proxy().build().unwrap(), shared, own, lanes, replayed }
 }
 
 impl Server {
@@ -133,6 +144,11 @@ impl Server {
         let response =
             self.client.post(format!("{}/verify", self.base)).header("content-type", "application/json").body(body).send().await.unwrap();
         (response.status(), response.json().await.unwrap())
+    }
+    /// What comes of a request; that nothing comes is a fault of its own.
+    async fn answer(&self, request: reqwest::RequestBuilder) -> (StatusCode, Vec<u8>) {
+        let response = request.timeout(2 * http::REQUEST_TIMEOUT).send().await.expect("no answer came");
+        (response.status(), response.bytes().await.expect("the answer did not end").to_vec())
     }
 }
 
@@ -268,7 +284,84 @@ async fn a_silent_connection_does_not_keep_it_from_ending() {
     tokio::io::AsyncWriteExt::write_all(&mut half, b"GET / HTTP/1.1\r\n").await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     stop.send(()).unwrap();
-    tokio::time::timeout(http::LAST_ANSWERS * 3, served).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(http::LAST_ANSWERS * 3, served).await.unwrap().unwrap();
+}
+
+/// Half requests that trickle in, and all places taken: the pulse answers all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_do_not_hide_the_pulse() {
+    let server = server(false).await;
+    let address = server.base.strip_prefix("http://").unwrap().to_owned();
+    let mut slow = Vec::new();
+    for _ in 0..http::REQUESTS_MAX {
+        let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let head = b"POST /verify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{";
+        tokio::io::AsyncWriteExt::write_all(&mut socket, head).await.unwrap();
+        slow.push(socket);
+    }
+    while server.get("/v1/status").await.0 != StatusCode::SERVICE_UNAVAILABLE {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(server.get("/healthz").await, (StatusCode::OK, json!({ "ok": true })));
+}
+
+#[tokio::test]
+async fn a_device_without_work_is_not_ready_and_says_why() {
+    let server = server(false).await;
+    assert_eq!(server.get("/readyz").await.1["checks"]["device"], "ok");
+    let cpu = CpuBackend::new(Some(1)).unwrap();
+    let zero = std::time::Duration::ZERO;
+    server.lanes.lock().unwrap().push(LaneReport {
+        device: cpu.device().clone(),
+        mines: true,
+        benched: Some("the device is lost: it fell off the bus".into()),
+        hung: false,
+        mined: 0,
+        mined_ops: 0,
+        hits: 0,
+        checked: 0,
+        queued: 0,
+        batch: 1,
+        replaced: 0,
+        replaced_worst: zero,
+        busy: zero,
+        wall: zero,
+    });
+    let (status, json) = server.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(json["checks"]["device"], "cpu:0: the device is lost: it fell off the bus");
+    assert_eq!(server.get("/v1/status").await.1["device_problem"], json["checks"]["device"]);
+    assert!(
+        server.client.get(format!("{}/metrics", server.base)).send().await.unwrap().text().await.unwrap().contains("tops_device_problem 1")
+    );
+}
+
+#[tokio::test]
+async fn a_node_without_peers_is_ready_only_where_it_may_work_alone() {
+    let server = server(false).await;
+    let (status, json) = server.get("/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(json["checks"]["peers"].as_str().unwrap().contains("--bootstrap"), "{json}");
+}
+
+#[tokio::test]
+async fn dead_letters_are_sent_again_on_request() {
+    let server = server(false).await;
+    let unit = Receipt { nonce: Nonce::new(0).unwrap(), ..v2()[0].clone() }.unit();
+    let post = |body: Value| server.client.post(format!("{}/v1/outbox/replay", server.base)).json(&body).send();
+    for (body, status) in [
+        (json!({ "unit": "xyz" }), StatusCode::BAD_REQUEST),
+        (json!({ "all": false }), StatusCode::BAD_REQUEST),
+        (json!({}), StatusCode::BAD_REQUEST),
+        (json!({ "unit": UnitId([1; 32]).to_hex() }), StatusCode::NOT_FOUND),
+    ] {
+        assert_eq!(post(body.clone()).await.unwrap().status(), status, "{body}");
+    }
+    for body in [json!({ "unit": unit.to_hex() }), json!({ "all": true })] {
+        let answer: Value = post(body).await.unwrap().json().await.unwrap();
+        assert_eq!(answer, json!({ "replayed": 1 }));
+    }
+    assert_eq!(*server.replayed.lock().unwrap(), [unit, unit]);
 }
 
 #[tokio::test]
@@ -384,5 +477,109 @@ fn garbage_never_breaks_it() {
                 assert!(response.status().is_success() || response.status().is_client_error(), "{path}?{query}: {}", response.status());
             }
         });
+    });
+}
+
+/// Lists with the parameters that they take.
+const LISTS: [(&str, &[&str]); 4] = [
+    ("/v1/receipts", &["epoch", "miner", "cursor", "limit"]),
+    ("/v1/heads", &["from", "limit"]),
+    ("/v1/ledger", &["miner", "cursor", "limit"]),
+    ("/v1/outbox", &["state", "cursor", "limit"]),
+];
+
+/// Some of these parameters, each with a value that fits its form or with any other.
+fn parameters(names: &'static [&'static str]) -> impl Strategy<Value = Vec<(&'static str, String)>> {
+    let fitting = |name: &str| -> &'static str {
+        match name {
+            "epoch" | "from" => "[0-9]{1,20}",
+            "limit" => "[0-9]{1,3}",
+            "cursor" => "([0-9a-f]{2}){1,73}",
+            "miner" => "[0-9a-f]{66}",
+            _ => "waiting|due|delivered|dead|void",
+        }
+    };
+    let each: Vec<_> = names
+        .iter()
+        .map(|&name| {
+            let value = prop_oneof![
+                4 => fitting(name),
+                1 => "\\PC{0,60}",
+                1 => "(?s).{0,20}",
+                1 => "[0-9a-f]{0,200}",
+                1 => "[-+]?[0-9]{1,30}(e9)?",
+            ];
+            prop::option::of((Just(name), value))
+        })
+        .collect();
+    each.prop_map(|pairs| pairs.into_iter().flatten().collect())
+}
+
+#[test]
+fn every_value_of_every_parameter_is_answered() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let server = runtime.block_on(server(false));
+    for (path, names) in LISTS {
+        proptest!(ProptestConfig::with_cases(128), |(given in parameters(names))| {
+            let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&given).finish();
+            let request = server.client.get(format!("{}{path}?{query}", server.base));
+            let (status, body) = runtime.block_on(server.answer(request));
+            let json: Value = serde_json::from_slice(&body).unwrap();
+            assert!(status == StatusCode::OK || status == StatusCode::BAD_REQUEST, "{path} {given:?}: {status} {json}");
+            if status == StatusCode::BAD_REQUEST {
+                let sentence = json["error"].as_str().unwrap();
+                assert!(!sentence.is_empty() && !sentence.contains('\n'), "{path} {given:?}: {sentence}");
+            }
+        });
+    }
+}
+
+#[test]
+fn any_name_of_a_receipt_is_answered() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let server = runtime.block_on(server(false));
+    let names = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..300),
+        "\\PC{0,80}".prop_map(String::into_bytes),
+        "[0-9a-fA-F]{63,65}".prop_map(String::into_bytes),
+        "[./%]{0,4}".prop_map(String::into_bytes),
+    ];
+    proptest!(ProptestConfig::with_cases(256), |(name in names)| {
+        let escaped: String = name.iter().map(|byte| format!("%{byte:02x}")).collect();
+        let request = server.client.get(format!("{}/v1/receipts/{escaped}", server.base));
+        let (status, _) = runtime.block_on(server.answer(request));
+        assert!(status.is_client_error(), "{escaped}: {status}");
+    });
+    assert_eq!(runtime.block_on(server.get("/healthz")).0, StatusCode::OK);
+}
+
+#[test]
+fn mining_takes_its_two_bodies_and_answers_all_others() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let server = runtime.block_on(server(false));
+    let bodies = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..200),
+        "[ {]{0,2}\"(paused|pause|Paused)\"[ :]{1,2}(true|false|null|1|\"true\"|\\[\\])[ ,}]{0,3}".prop_map(String::into_bytes),
+        any::<bool>().prop_map(|paused| json!({ "paused": paused }).to_string().into_bytes()),
+        (1usize..3_000).prop_map(|depth| "{\"paused\":".repeat(depth).into_bytes()),
+    ];
+    let kinds = prop::sample::select(vec!["application/json", "application/json; charset=utf-8", "text/plain", ""]);
+    proptest!(ProptestConfig::with_cases(256), |(body in bodies, kind in kinds)| {
+        let before = server.shared.mining_paused();
+        let request = server.client.post(format!("{}/v1/mining", server.base)).header("content-type", kind).body(body.clone());
+        let (status, answer) = runtime.block_on(server.answer(request));
+        let json: Value = serde_json::from_slice(&answer).unwrap();
+        let after = server.shared.mining_paused();
+        if let Some(paused) = [true, false].into_iter().find(|paused| body == json!({ "paused": paused }).to_string().as_bytes())
+            && kind == "application/json"
+        {
+            assert_eq!((status, after), (StatusCode::OK, paused), "{json}");
+        }
+        if status == StatusCode::OK {
+            assert_eq!(json["paused"], json!(after));
+        } else {
+            assert_eq!((status, after), (StatusCode::BAD_REQUEST, before), "{json}");
+            assert!(json["error"].is_string(), "{json}");
+        }
     });
 }

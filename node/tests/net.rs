@@ -25,6 +25,7 @@ fn shared() -> Shared {
         agent: String::new(),
         network_name: "dev".into(),
         verify_only: false,
+        alone: false,
         started_at: Millis(0),
     })
 }
@@ -335,7 +336,7 @@ fn signed(nonce: u64) -> Receipt {
 async fn verifiers_sign_check_and_remember() {
     let shared = shared();
     let (verifier, mut verified) = Verifier::start(NetworkSpec::dev(), Some(key()), shared.clone()).unwrap();
-    verifier.submit(Task::Sign { draft: draft(1) }).unwrap();
+    assert!(verifier.sign(draft(1)));
     let Some(Verified::Input(Input::Signed { receipt })) = verified.recv().await else { panic!() };
     assert_eq!(receipt.receipt(), &signed(1));
 

@@ -1,5 +1,5 @@
-//! Cheaters over real libp2p against real `tops-node` processes: invented, stolen and retouched receipts, variants of one unit, and a head of a
-//! banned key (spec §5). The cheater speaks through the node's own network task, and says what no engine would.
+//! Cheaters over real libp2p against real `tops-node` processes: invented, stolen, retouched and forged receipts, variants of one unit, and a
+//! head of a banned key (spec §5). The cheater speaks through the node's own network task, and says what no engine would.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic; its helpers are outside of #[test]
 
@@ -195,6 +195,7 @@ impl Mouth {
             agent: "cheater/1".into(),
             network_name: "wire-cheat".into(),
             verify_only: true,
+            alone: false,
             started_at: Millis(0),
         });
         let peer = status["node"]["peer_id"].as_str().unwrap();
@@ -302,17 +303,26 @@ async fn slow_fraud_over_real_wires_costs_the_cheater_alone() {
     range.everywhere("the banned key's head is the tip", "/v1/status", |s| s["tip"]["root"] == won.as_str()).await;
     range.everywhere("and it earns nothing", &ledger(&liar), outlawed).await;
 
-    // A retouched receipt stops at stage 2, at the first node that sees it.
-    mouth.say(Topic::Receipts, &Receipt { time_ms: stolen.time_ms + 1, ..stolen }).await;
-    let caught = async |r: &Range| {
-        r.get(&miner_url, "/v1/rejections").await.filter(|v| v["last"].as_array().unwrap().iter().any(|x| x["stage"] == "semantic"))
-    };
-    range.until("stage 2 refuses the retouched receipt", caught).await;
+    // Copies under a signature that does not stand stop at stage 2, at the first node that sees them: one retouched, and one that another
+    // key than its miner's signed anew.
+    let retouched = Receipt { time_ms: stolen.time_ms + 1, ..stolen.clone() };
+    let forger = secret(4);
+    let forged = signed(stolen, &forger);
+    for (refused, copy) in [(1, retouched), (2, forged)] {
+        mouth.say(Topic::Receipts, &copy).await;
+        let caught = async |r: &Range| {
+            let told = r.get(&miner_url, "/v1/rejections").await?;
+            let semantic = told["last"].as_array().unwrap().iter().filter(|x| x["stage"] == "semantic").count();
+            (semantic == refused).then_some(())
+        };
+        range.until(&format!("stage 2 refuses copy {refused}"), caught).await;
+    }
 
     // The honest lost nothing, and nobody else was banned.
     for node in &range.nodes {
         let row = range.get(&node.url, &format!("/v1/ledger?miner={honest}")).await.unwrap()["ledger"][0].clone();
         assert_eq!((&row["shares"], &row["credit_ops"], &row["banned"]), (&before["shares"], &before["credit_ops"], &json!(false)));
+        assert_eq!(range.get(&node.url, &ledger(&forger)).await.unwrap()["ledger"], json!([]));
         let varied = range.get(&node.url, &ledger(&varier)).await.unwrap();
         assert!(shares(2)(&varied), "{varied}");
         assert_eq!(range.get(&node.url, "/v1/status").await.unwrap()["bans"], 2);

@@ -2,11 +2,12 @@
 //!
 //! One file for the five: they differ in a path and in columns. The node is the one that the settings name (`--http`, `--api-token`).
 
+use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use crate::cli::{Answer, Failure};
@@ -68,6 +69,9 @@ pub struct Outbox {
     /// waiting, due, delivered, dead or void.
     #[arg(long, default_value = "due")]
     state: String,
+    /// Send dead letters again: one, by its unit, or `all`.
+    #[arg(long, value_name = "UNIT|all", conflicts_with_all = ["state", "limit", "all"])]
+    replay: Option<String>,
     #[command(flatten)]
     paging: Paging,
 }
@@ -129,6 +133,12 @@ pub fn peers(layers: &Layers) -> Result<Answer, Failure> {
 
 /// The way to the aggregator.
 pub fn outbox(arguments: &Outbox, layers: &Layers) -> Result<Answer, Failure> {
+    if let Some(which) = &arguments.replay {
+        let body = if which == "all" { json!({ "all": true }) } else { json!({ "unit": which }) };
+        let (base, token) = node(layers)?;
+        let answer = wait_for(post(base, token.as_ref().map(config::Secret::expose), "/v1/outbox/replay", &body))?;
+        return Ok(Answer::yes(format!("{} will be sent again\n", answer["replayed"]), answer));
+    }
     let parameters = vec![("state", arguments.state.clone())];
     let columns = &["epoch", "unit", "state", "attempts", "note"];
     ask(
@@ -137,7 +147,8 @@ pub fn outbox(arguments: &Outbox, layers: &Layers) -> Result<Answer, Failure> {
     )
 }
 
-fn ask(list: List, layers: &Layers) -> Result<Answer, Failure> {
+/// Where the node answers, and what it wants to see.
+fn node(layers: &Layers) -> Result<(SocketAddr, Option<config::Secret>), Failure> {
     let (address, token) = config::http_choice(layers)?;
     let Some(address) = address else { return Err(Failure::Usage("say with --http where the node answers: it is off".into())) };
     // A node that listens everywhere is asked here.
@@ -146,9 +157,17 @@ fn ask(list: List, layers: &Layers) -> Result<Answer, Failure> {
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    let base = SocketAddr::new(host, address.port());
+    Ok((SocketAddr::new(host, address.port()), token))
+}
+
+fn wait_for<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("the system gives no thread")?;
-    let (rows, cut) = runtime.block_on(fetch(&list, base, token.as_ref().map(config::Secret::expose)))?;
+    runtime.block_on(work)
+}
+
+fn ask(list: List, layers: &Layers) -> Result<Answer, Failure> {
+    let (base, token) = node(layers)?;
+    let (rows, cut) = wait_for(fetch(&list, base, token.as_ref().map(config::Secret::expose)))?;
     let mut text = table(list.columns, &rows);
     if cut {
         text.push_str("there is more: say --all or a larger --limit\n");
@@ -158,26 +177,40 @@ fn ask(list: List, layers: &Layers) -> Result<Answer, Failure> {
     Ok(Answer::yes(text, json))
 }
 
+/// What the node answers to a request, or its reason.
+async fn send(request: RequestBuilder, base: SocketAddr, token: Option<&str>) -> Result<Value, Failure> {
+    let request = match token {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    };
+    let answer = request.send().await.with_context(|| format!("no node answers on {base}: start one, or name another with --http"))?;
+    let status = answer.status();
+    let body: Value = answer.json().await.with_context(|| format!("what answers on {base} is no node"))?;
+    if status.is_success() {
+        return Ok(body);
+    }
+    let why = one_line(body["error"].as_str().unwrap_or("the node gave no reason"));
+    let usage = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND].contains(&status);
+    Err(if usage { Failure::Usage(why) } else { anyhow::anyhow!("the node says: {why}").into() })
+}
+
+fn client() -> Result<Client, Failure> {
+    Ok(Client::builder().no_proxy().timeout(PATIENCE).build().context("the client could not be made")?)
+}
+
+async fn post(base: SocketAddr, token: Option<&str>, path: &str, body: &Value) -> Result<Value, Failure> {
+    send(client()?.post(format!("http://{base}{path}")).json(body), base, token).await
+}
+
 /// The rows, and whether there are more.
 async fn fetch(list: &List, base: SocketAddr, token: Option<&str>) -> Result<(Vec<Value>, bool), Failure> {
-    let client = Client::builder().no_proxy().timeout(PATIENCE).build().context("the client could not be made")?;
+    let client = client()?;
     let (mut rows, mut parameters) = (Vec::new(), list.parameters.clone());
     if list.next.is_some() {
         parameters.push(("limit", if list.paging.all { "256".into() } else { list.paging.limit.to_string() }));
     }
     for _ in 0..PAGES_MAX {
-        let mut request = client.get(format!("http://{base}{}", list.path)).query(&parameters);
-        if let Some(token) = token {
-            request = request.bearer_auth(token);
-        }
-        let answer = request.send().await.with_context(|| format!("no node answers on {base}: start one, or name another with --http"))?;
-        let status = answer.status();
-        let mut page: Value = answer.json().await.with_context(|| format!("what answers on {base} is no node"))?;
-        if !status.is_success() {
-            let why = one_line(page["error"].as_str().unwrap_or("the node gave no reason"));
-            let usage = status == StatusCode::BAD_REQUEST || status == StatusCode::UNAUTHORIZED;
-            return Err(if usage { Failure::Usage(why) } else { anyhow::anyhow!("the node says: {why}").into() });
-        }
+        let mut page = send(client.get(format!("http://{base}{}", list.path)).query(&parameters), base, token).await?;
         if let Value::Array(page) = page[list.rows].take() {
             rows.extend(page);
         }

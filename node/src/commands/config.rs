@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Answer, Failure};
-use crate::config::Config;
+use crate::config::{Config, MASK};
 use crate::settings::{Kind, Layers, SETTINGS};
 
-/// Prints every setting with its value and source. The text is a TOML file but for the secrets.
+/// Prints every setting with its value and source. The text is a TOML file; what is hidden in it is a comment.
 pub fn run(layers: &Layers) -> Result<Answer, Failure> {
     let config = Config::new(layers)?;
     let mut text = String::new();
@@ -18,7 +18,14 @@ pub fn run(layers: &Layers) -> Result<Answer, Failure> {
             Some(Kind::Switch) => json!(shown.values.iter().any(|v| matches!(v.as_str(), "true" | "1" | "yes" | "on"))),
             Some(Kind::Value(_)) | None => shown.values.first().map_or(Value::Null, |v| json!(v)),
         };
-        let line = if value.is_null() { format!("# {} is not set", shown.name) } else { format!("{} = {value}", shown.name) };
+        let hidden = shown.values.iter().any(|value| value.contains(MASK));
+        let line = if hidden {
+            format!("# {} = {value}", shown.name)
+        } else if value.is_null() {
+            format!("# {} is not set", shown.name)
+        } else {
+            format!("{} = {value}", shown.name)
+        };
         text.push_str(&format!("{line:<60} # {}\n", shown.from));
         all.insert(shown.name.into(), json!({ "value": value, "from": shown.from.to_string() }));
     }

@@ -1,7 +1,7 @@
 //! What the devices do and how they are: the queue's reports joined with the sensors' readings.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -33,10 +33,20 @@ impl Sensors {
         Self { devices, last: Mutex::default() }
     }
 
+    /// The queue's reports alone.
+    pub(super) fn lanes(&self) -> Vec<LaneReport> {
+        (self.devices)()
+    }
+
     /// Every device. May block on a driver for some milliseconds.
     pub(super) fn look(&self) -> Vec<(LaneReport, Reading)> {
         let lanes = (self.devices)();
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever finds the sensors taken does without: a driver that hangs must not collect threads.
+        let mut last = match self.last.try_lock() {
+            Ok(last) => last,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return lanes.into_iter().map(|lane| (lane, Reading::default())).collect(),
+        };
         if last.at.is_none_or(|at| at.elapsed() >= RENEW_EVERY) {
             let Last { health, at, readings } = &mut *last;
             *readings = lanes.iter().map(|lane| (lane.device.label(), health.read(&lane.device))).collect();

@@ -4,9 +4,11 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
+use tops_compute::queue::LaneReport;
 use tops_protocol::engine::SyncState;
 
 use super::Api;
+use crate::state::Shared;
 
 /// 200 while the loop turns.
 pub(super) async fn healthz(State(api): State<Api>) -> (StatusCode, Json<Value>) {
@@ -25,6 +27,12 @@ pub(super) async fn readyz(State(api): State<Api>) -> (StatusCode, Json<Value>) 
     (status, Json(json!({ "ready": ready, "checks": checks })))
 }
 
+/// What is wrong with the devices: a check that failed, or a device that gets no more work.
+pub(super) fn device_problem(shared: &Shared, lanes: &[LaneReport]) -> Option<String> {
+    let benched = || lanes.iter().find_map(|lane| lane.benched.as_ref().map(|why| format!("{}: {why}", lane.device.label())));
+    shared.device_problem().or_else(benched)
+}
+
 async fn checks(api: &Api) -> (bool, Map<String, Value>) {
     let shared = &api.shared;
     let ok = "ok".to_owned();
@@ -38,7 +46,7 @@ async fn checks(api: &Api) -> (bool, Map<String, Value>) {
         None => ("the node is starting".into(), "the node is starting".into()),
         Some(view) => {
             let nodes = view.peers.iter().filter(|p| p.node).count();
-            let alone = view.engine.mining && nodes == 0;
+            let alone = shared.identity().alone && nodes == 0;
             let peers =
                 if nodes > 0 || alone { ok.clone() } else { "no other node is connected: check --bootstrap and the firewall".into() };
             let sync = match view.engine.sync {
@@ -50,7 +58,7 @@ async fn checks(api: &Api) -> (bool, Map<String, Value>) {
             (peers, sync)
         }
     };
-    let device = shared.device_problem().unwrap_or_else(|| ok.clone());
+    let device = device_problem(shared, &(api.devices)()).unwrap_or_else(|| ok.clone());
     let all = [("loop", turns), ("store", store), ("peers", peers), ("sync", sync), ("device", device)];
     let ready = all.iter().all(|(_, what)| *what == ok);
     (ready, all.into_iter().map(|(name, what)| (name.to_owned(), json!(what))).collect())

@@ -2,13 +2,11 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,31 +23,21 @@ impl Bounded {
     pub(super) fn new(inner: TcpListener, connections: usize, idle: Duration) -> Self {
         Self { inner, open: Arc::new(Semaphore::new(connections)), idle }
     }
-}
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    /// The next connection, once there is room for it.
+    pub(super) async fn accept(&mut self) -> Connection {
         loop {
             let Ok(permit) = Arc::clone(&self.open).acquire_owned().await else {
                 unreachable!("the semaphore is never closed");
             };
             match self.inner.accept().await {
-                Ok((stream, from)) => {
-                    return (Connection { stream, idle: self.idle, timer: Box::pin(sleep(self.idle)), _permit: permit }, from);
-                }
+                Ok((stream, _)) => return Connection { stream, idle: self.idle, timer: Box::pin(sleep(self.idle)), _permit: permit },
                 Err(fault) => {
                     tracing::debug!(%fault, "a connection could not be accepted");
                     sleep(Duration::from_millis(100)).await;
                 }
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
     }
 }
 
@@ -102,7 +90,7 @@ mod tests {
         let address = inner.local_addr().unwrap();
         let mut listener = Bounded::new(inner, 1, Duration::from_millis(50));
         let mut client = TcpStream::connect(address).await.unwrap();
-        let (mut server, _) = listener.accept().await;
+        let mut server = listener.accept().await;
         client.write_all(b"x").await.unwrap();
         assert_eq!(server.read_u8().await.unwrap(), b'x');
         assert_eq!(server.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);

@@ -17,7 +17,7 @@ use tops_compute::queue::LaneReport;
 use tops_protocol::engine::SyncState;
 
 use super::devices::Sensors;
-use super::{Api, Parts, Problem};
+use super::{Api, Parts, Problem, health};
 use crate::state::{Counters, Shared};
 
 /// A metric of every device: name, help, and where it is in a report.
@@ -97,7 +97,7 @@ impl Collector for NodeCollector {
             e,
             "device_problem",
             "1 while something is wrong with a device",
-            f64::from(u8::from(self.shared.device_problem().is_some())),
+            f64::from(u8::from(health::device_problem(&self.shared, &self.sensors.lanes()).is_some())),
         )?;
         self.view(e)?;
         self.lanes(e)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   state::Shared (view, counters) ─┐
-//!   Store (reads, on blocking threads) ┼─▶ JSON          nothing here changes the node, but for pausing its miner
+//!   Store (reads, on blocking threads) ┼─▶ JSON          nothing here changes the node, but for its miner's pause and replays
 //!   a CPU backend of its own ───────┘
 //! ```
 //!
@@ -29,11 +29,16 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures::future::BoxFuture;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tops_compute::queue::LaneReport;
-use tops_protocol::{NetworkSpec, U256};
+use tops_protocol::{NetworkSpec, U256, UnitId};
 use tops_store::{Store, StoreFault};
 
 use crate::config::Secret;
@@ -52,10 +57,15 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection on which nothing came for so long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// A request's head must come within this time, however its bytes are spread.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// After the word to stop, requests that are being answered get so long.
 pub const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// Rows of a page unless the client asks for fewer or more; the store has its own bound.
 pub const PAGE_DEFAULT: usize = 100;
+
+/// Has a dead letter sent again; resolves to `false` when the node stops.
+pub type Replay = Arc<dyn Fn(UnitId) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// What the devices do, asked anew for every answer.
 pub type Devices = Arc<dyn Fn() -> Vec<LaneReport> + Send + Sync>;
@@ -70,6 +80,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The devices.
     pub devices: Devices,
+    /// Has dead letters sent again.
+    pub replay: Replay,
     /// Recomputes receipts for `POST /verify`.
     pub checker: Checker,
     /// What clients must show.
@@ -200,6 +212,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/mining", get(mining::show).post(mining::set))
         .route("/v1/ledger", get(receipts::ledger))
         .route("/v1/outbox", get(receipts::outbox))
+        .route("/v1/outbox/replay", post(receipts::replay))
         .route("/v1/receipts", get(receipts::list))
         .route("/v1/receipts/{id}", get(receipts::one))
         .route("/verify", post(verify::verify))
@@ -218,6 +231,10 @@ async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response
     {
         return Problem::new(StatusCode::UNAUTHORIZED, "show the API token: Authorization: Bearer …").into_response();
     }
+    if request.uri().path() == "/healthz" {
+        // Whoever keeps all places busy must not make a supervisor think that the node is dead.
+        return next.run(request).await;
+    }
     let Ok(_permit) = api.0.requests.clone().try_acquire_owned() else {
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: try again").into_response();
     };
@@ -234,26 +251,25 @@ fn shows(request: &Request, token: &Secret) -> bool {
 }
 
 /// Serves until `stop` is done, then finishes what is being answered, within [`LAST_ANSWERS`].
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-    let (stopping, mut stopped) = tokio::sync::watch::channel(false);
-    let told = async move {
-        stop.await;
-        stopping.send_replace(true);
-        // Kept until the server has ended, so that the other receiver sees the word and not a closed channel.
-        std::future::pending::<()>().await;
-    };
-    let mut seen = stopped.clone();
-    let until = async move {
-        // A channel that closed means the same.
-        let _ = seen.wait_for(|stop| *stop).await;
-    };
-    let server = axum::serve(listen::Bounded::new(listener, CONNECTIONS_MAX, IDLE_TIMEOUT), router).with_graceful_shutdown(until);
-    tokio::select! {
-        served = async { server.await } => served,
-        () = told => Ok(()),
-        () = async {
-            let _ = stopped.wait_for(|stop| *stop).await;
-            tokio::time::sleep(LAST_ANSWERS).await;
-        } => Ok(()),
+pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()> + Send + 'static) {
+    let mut listener = listen::Bounded::new(listener, CONNECTIONS_MAX, IDLE_TIMEOUT);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let open = GracefulShutdown::new();
+    tokio::pin!(stop);
+    loop {
+        let connection = tokio::select! {
+            connection = listener.accept() => connection,
+            () = &mut stop => break,
+        };
+        let served = open.watch(http.serve_connection(TokioIo::new(connection), TowerToHyperService::new(router.clone())));
+        tokio::spawn(async move {
+            if let Err(fault) = served.await {
+                tracing::trace!(%fault, "an HTTP connection ended");
+            }
+        });
     }
+    drop(listener);
+    // What takes longer ends with the process.
+    let _ = tokio::time::timeout(LAST_ANSWERS, open.shutdown()).await;
 }

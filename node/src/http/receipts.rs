@@ -1,12 +1,15 @@
 //! What the store holds, by pages: receipts with their state, the ledger, the outbox.
 
 use axum::Json;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tops_protocol::codec;
 use tops_protocol::engine::{OutboxState, ShareRow, ShareState};
 use tops_protocol::{PublicKey, ReceiptId, UnitId};
-use tops_store::{Cursor, ReceiptFilter};
+use tops_store::{Cursor, PAGE_MAX, ReceiptFilter};
 
 use super::{Api, Problem, Query, Reply, decimal};
 
@@ -136,4 +139,54 @@ pub(super) async fn outbox(State(api): State<Api>, RawQuery(raw): RawQuery) -> R
         .map(|row| json!({ "unit": row.unit.to_hex(), "epoch": row.epoch, "state": outbox_word(row.state), "attempts": row.attempts, "note": row.note }))
         .collect();
     Ok(Json(json!({ "outbox": rows, "next": page.next.map(|c| c.to_string()) })))
+}
+
+/// Which dead letters to send again.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(super) enum Replayed {
+    /// One.
+    Unit(String),
+    /// Every one, if true.
+    All(bool),
+}
+
+/// `POST /v1/outbox/replay` with `{"unit":"<hex>"}` or `{"all":true}`: dead letters become due again, or wait until they earn.
+pub(super) async fn replay(State(api): State<Api>, body: Result<Json<Replayed>, JsonRejection>) -> Reply {
+    let stopping = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
+    let mut replayed = 0_u64;
+    match body {
+        Ok(Json(Replayed::Unit(hex))) => {
+            let unit = UnitId::from_hex(&hex).map_err(|_| Problem::bad("a unit is 64 lower-case hex digits"))?;
+            let row = api.read(move |store| store.outbox_row(&unit)).await?;
+            if row.is_none_or(|row| row.state != OutboxState::Dead) {
+                return Err(Problem::missing("there is no dead letter of this unit"));
+            }
+            if !(api.replay)(unit).await {
+                return Err(stopping());
+            }
+            replayed += 1;
+        }
+        Ok(Json(Replayed::All(true))) => {
+            let mut after = None;
+            loop {
+                // Rows leave the list while it is read; the cursor keeps its place.
+                let page = api.read(move |store| store.outbox(OutboxState::Dead, after.as_ref(), PAGE_MAX)).await?;
+                for row in page.rows {
+                    if !(api.replay)(row.unit).await {
+                        return Err(stopping());
+                    }
+                    replayed += 1;
+                }
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(Json(Replayed::All(false))) | Err(_) => {
+            return Err(Problem::bad("send {\"unit\":\"<64 hex digits>\"} or {\"all\":true} as application/json"));
+        }
+    }
+    Ok(Json(json!({ "replayed": replayed })))
 }

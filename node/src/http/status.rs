@@ -7,7 +7,7 @@ use tops_protocol::codec;
 use tops_protocol::engine::{HeadRow, SyncState};
 use tops_protocol::{Height, target};
 
-use super::{Api, Problem, Query, Reply, decimal};
+use super::{Api, Problem, Query, Reply, decimal, health};
 use crate::state::NodeView;
 
 /// The view, or that there is none yet.
@@ -87,7 +87,7 @@ pub(super) async fn status(State(api): State<Api>, RawQuery(raw): RawQuery) -> R
         },
         "counters": counters,
         "rejected": shared.reasons(),
-        "device_problem": shared.device_problem(),
+        "device_problem": health::device_problem(shared, &(api.devices)()),
         "store_set_aside": shared.store_set_aside(),
     })))
 }

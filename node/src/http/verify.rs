@@ -15,7 +15,8 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -28,7 +29,7 @@ use tops_protocol::types::INTEGER_LIMIT;
 use tops_protocol::work::v1::{AttemptV1, ShapeV1};
 use tops_protocol::{Attempt, ReceiptId, Root, Text};
 
-use super::{Api, Problem};
+use super::Api;
 use crate::check::{self, Finding, Recompute, Report};
 use crate::commands::verify::variant_word;
 
@@ -80,15 +81,22 @@ pub(super) async fn verify(State(api): State<Api>, body: Result<Bytes, BytesReje
         Ok(body) => body,
         Err(fault) => return refuse(fault.status(), "the body is longer than 1 MB or was cut off"),
     };
+    // What is no receipt is said at once, and takes nobody's place.
+    let asked = match read(&body) {
+        Ok(asked) => asked,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
+    };
     let Ok(_place) = api.checker.waiting.clone().try_acquire_owned() else {
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many receipts are waiting: try again").into_response();
+        let mut busy = refuse(StatusCode::SERVICE_UNAVAILABLE, "too many receipts are waiting: try again");
+        busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
+        return busy;
     };
     let Ok(_turn) = api.checker.working.clone().acquire_owned().await else {
         unreachable!("the semaphore is never closed");
     };
     let (compute, key) = (api.checker.compute.clone(), api.verify_key.clone());
     // The turn is kept until the blocking work ends, also when the client has gone.
-    match tokio::task::spawn_blocking(move || (answer(&body, key.as_deref(), &*compute), _turn)).await {
+    match tokio::task::spawn_blocking(move || (answer(asked, key.as_deref(), &*compute), _turn)).await {
         Ok((response, _)) => response,
         Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the check failed"),
     }
@@ -98,12 +106,8 @@ fn refuse(status: StatusCode, why: &str) -> Response {
     (status, Json(json!({ "ok": false, "error": why }))).into_response()
 }
 
-/// What is answered to a body.
-fn answer(body: &[u8], key: Option<&[u8]>, compute: &dyn Recompute) -> Response {
-    let asked = match read(body) {
-        Ok(asked) => asked,
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
-    };
+/// What is answered to a receipt.
+fn answer(asked: Asked, key: Option<&[u8]>, compute: &dyn Recompute) -> Response {
     let compute = Capped(compute);
     let (id, used, checked) = match asked {
         Asked::V2(receipt) => {

@@ -27,8 +27,16 @@ pub const PEERS_WANTED: usize = 16;
 pub const PEERS_FEW: usize = 4;
 /// A connection that nothing uses is kept for so long.
 pub const IDLE_CONNECTION: Duration = Duration::from_secs(24 * 3600);
+/// How often a line is tried with a ping.
+pub const PING_EVERY: Duration = Duration::from_secs(8);
+/// How long the answer may take. libp2p passes over the first failure of a line; after the second the line is closed.
+pub const PING_WITHIN: Duration = Duration::from_secs(10);
+/// How long closing a line may take; then it is dropped with what could not be sent.
+pub const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// A peer that has not said who it is after so long is dropped.
 pub const IDENTIFY_WITHIN: Duration = Duration::from_secs(10);
+/// How often a peer may say anew who it is. Of what it says sooner only the last is kept, and looked at when the time is over.
+pub const IDENTIFY_EVERY: Duration = Duration::from_secs(2);
 /// How long a second connection of a peer may stand beside the first.
 pub const SECOND_CONNECTION: Duration = Duration::from_secs(2);
 /// How long a peer that was dropped for a reason is refused.
@@ -40,8 +48,10 @@ pub const STREAMS_PER_CONNECTION: usize = 256;
 
 // ---- addresses --------------------------------------------------------------------------------------------------------------------
 
-/// Addresses that are kept of one peer; the oldest is forgotten.
+/// Addresses that are kept of one peer; the book forgets the oldest, the table of peers is told those that reach farthest.
 pub const ADDRESSES_PER_PEER: usize = 8;
+/// The longest address with its peer, in bytes: a host name of some eighty letters; longer ones are not taken.
+pub const ADDRESS_BYTES_MAX: usize = 128;
 /// Peers whose addresses are kept; the one with most failed dials is forgotten.
 pub const ADDRESS_BOOK_MAX: usize = 1_024;
 /// Peers whose addresses outlive the process; the one that was reached longest ago is forgotten.
@@ -64,8 +74,8 @@ pub const DISCOVERY_TURN: Duration = Duration::from_millis(250);
 pub const WALK_OFTEN: Duration = Duration::from_secs(1);
 /// How often it is walked while there are enough.
 pub const WALK_SELDOM: Duration = Duration::from_secs(30);
-/// The largest packet of the table's protocol; larger ones break the stream.
-pub const KAD_PACKET_MAX: usize = 16 * 1024;
+/// The largest packet of the table's protocol: a full answer fits. Larger ones break the stream.
+pub const KAD_PACKET_MAX: usize = 64 * 1024;
 /// How long a walk may take.
 pub const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Records and providers that others may store here: none, the table is only for finding peers.
@@ -97,6 +107,8 @@ pub const DUPLICATE_CACHE: Duration = Duration::from_secs(60);
 pub const GOSSIP_MESSAGES_PER_PACKET: usize = 256;
 /// Offers that are taken from one peer in a heartbeat.
 pub const IHAVE_PER_HEARTBEAT: usize = 10;
+/// Ids in one offer, and ids that one peer is asked for in a heartbeat; of more, some are picked by chance and the rest is left to others.
+pub const CONTROL_IDS_MAX: usize = 256;
 /// Own publications that wait for a peer to take them; the oldest is given up (peers still get it by sync).
 pub const OUTBOX_MAX: usize = 4_096;
 /// How long a publication waits before it is given up.
@@ -128,9 +140,10 @@ pub const NET_EVENTS: usize = 8_192;
 pub const NET_BACKLOG: usize = 4_096;
 /// Commands on their way from the loop to the network. Full (the network task stands still): the command is dropped and counted.
 pub const NET_COMMANDS: usize = 16_384;
-/// Bytes that wait for a verifier, and drafts for their signature. Full: gossip is ignored and counted as overflow, an answer fails, a hit is
-/// lost and that is said.
+/// Bytes that wait for a verifier. Full: gossip is ignored and counted as overflow, an answer fails.
 pub const VERIFIER_QUEUE: usize = 4_096;
+/// Drafts that wait for their signature: as many as the engine lets wait. Full: a hit is lost, and that is said.
+pub const SIGNER_QUEUE: usize = 1_024;
 /// Verified receipts on their way to the loop. Full: verifiers wait, and their queue fills.
 pub const VERIFIER_RESULTS: usize = 1_024;
 /// Verdicts by bytes that verifiers remember; the oldest is forgotten.
@@ -152,5 +165,13 @@ pub const BRIDGE_WORDS: usize = 1_024;
 const _: () = assert!(256 * (RECEIPT_WIRE_MAX + 3) + 64 < REPLY_MAX);
 /// So does a full status.
 const _: () = assert!(tops_protocol::engine::EPOCHS_PER_STATUS * 12 + 256 < REPLY_MAX);
+/// A peer that vanishes right after a ping is noticed within 40 seconds, when opening the second ping's stream takes as long as it may.
+const _: () = assert!(2 * (PING_EVERY.as_secs() + PING_WITHIN.as_secs()) + CLOSE_WITHIN.as_secs() <= 40);
+/// The table's fullest answer fits into its packet: per peer its id, and addresses with their tags. Beside those that it is told, the table
+/// adds the address of each line that was dialled, and a peer has two lines at most. Twice that, since such an address may be a longer name.
+const _: () = assert!(2 * libp2p::kad::K_VALUE.get() * ((ADDRESSES_PER_PEER + 2) * (ADDRESS_BYTES_MAX + 4) + 64) < KAD_PACKET_MAX);
+/// An offer fits into a gossip packet, with its topic: an id is 20 bytes with two of tag and length. A packet that is too large ends gossip
+/// with that peer for good.
+const _: () = assert!(CONTROL_IDS_MAX * 22 + 256 < GOSSIP_PACKET_MAX);
 /// A receipt fits into a gossip packet.
 const _: () = assert!(RECEIPT_WIRE_MAX + 256 < GOSSIP_PACKET_MAX);

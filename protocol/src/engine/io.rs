@@ -276,6 +276,11 @@ pub enum Input {
         /// `false`: refused, in the dead-letter list.
         taken: bool,
     },
+    /// The operator wants a dead letter sent again; any other unit is left as it is.
+    Replay {
+        /// Which unit.
+        unit: UnitId,
+    },
     /// Time passed; at least every 250 ms.
     Tick,
 }

@@ -127,6 +127,10 @@ impl Engine {
                 let earns = self.shares.get(&unit).map(|_| self.shares.earns(&unit));
                 self.outbox.delivered(&unit, taken, earns, &mut self.ops);
             }
+            Input::Replay { unit } => {
+                let earns = self.shares.get(&unit).map(|_| self.shares.earns(&unit));
+                self.outbox.replay(&unit, earns, &mut self.ops);
+            }
             Input::Tick => self.tick(&mut out),
         }
         self.audits.dispatch(&mut out);

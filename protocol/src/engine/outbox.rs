@@ -115,7 +115,7 @@ impl Outbox {
     /// retention dropped: then the row knows, because nothing below retention changes any more.
     pub fn delivered(&mut self, unit: &UnitId, taken: bool, earns: Option<bool>, ops: &mut Vec<Op>) {
         let Some(row) = self.rows.get(unit).copied() else { return };
-        // A dead letter may be replayed by hand, and taken then.
+        // A dead letter that was in flight when it was replayed may be taken yet.
         if !matches!(row.state, OutboxState::Due | OutboxState::Waiting | OutboxState::Dead) {
             return;
         }
@@ -127,12 +127,11 @@ impl Outbox {
         self.set(*unit, row, next, ops);
     }
 
-    /// A dead letter is to be sent again; one that does not earn now waits until it does. `earns` as in [`Self::delivered`]. `false`: no such row.
-    pub fn replay(&mut self, unit: &UnitId, earns: Option<bool>, ops: &mut Vec<Op>) -> bool {
-        let Some(row) = self.rows.get(unit).copied().filter(|row| row.state == OutboxState::Dead) else { return false };
+    /// A dead letter is to be sent again; one that does not earn now waits until it does. `earns` as in [`Self::delivered`].
+    pub fn replay(&mut self, unit: &UnitId, earns: Option<bool>, ops: &mut Vec<Op>) {
+        let Some(row) = self.rows.get(unit).copied().filter(|row| row.state == OutboxState::Dead) else { return };
         let next = if earns.unwrap_or(true) { OutboxState::Due } else { OutboxState::Waiting };
         self.set(*unit, row, next, ops);
-        true
     }
 
     /// A ban voids everything of a key: what is owed for a share that only the outbox still knows is owed no more. The table of shares turns the
@@ -235,8 +234,9 @@ mod tests {
         use OutboxState::{Dead, Due, Waiting};
         let mut outbox = outbox(&[(1, 5, Dead), (2, 5, Dead), (3, 5, Due)]);
         let mut ops = Vec::new();
-        assert!(outbox.replay(&unit(1), Some(true), &mut ops) && outbox.replay(&unit(2), Some(false), &mut ops));
-        assert!(!outbox.replay(&unit(3), Some(true), &mut ops) && !outbox.replay(&unit(4), None, &mut ops));
+        for (n, earns) in [(1, Some(true)), (2, Some(false)), (3, Some(true)), (4, None)] {
+            outbox.replay(&unit(n), earns, &mut ops);
+        }
         assert!(matches!(ops[..], [Op::PutOutbox { state: Due, .. }, Op::PutOutbox { state: Waiting, .. }]));
         assert_eq!(outbox.counts(), (1, 2));
     }

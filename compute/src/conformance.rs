@@ -1,7 +1,10 @@
 //! The one suite that every backend must pass, byte for byte against `tops_protocol::work`.
 //!
 //! It knows nothing of the device but its `Backend`; cases are drawn from a fixed seed, so that a failure can be repeated. The reference
-//! is slow, so the quick level keeps to small shapes; the full level goes to 8192 columns, 256 rows, and is for a night or a GPU.
+//! is slow, so the quick level keeps to small shapes; the wide and full levels go to 8192 columns and 256 rows, and take minutes: of a shape, all
+//! attempts of all cases go through the reference at once, over all cores, and then to each backend case by case.
+
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use tops_protocol::work::v1::{self, AttemptV1, ShapeV1, Variant};
@@ -75,29 +78,77 @@ const KNOWN: Known = Known {
     root: "400d2f3a3f0d7dcef27ba6e7eefa87499d43787a9adc4e3c032e906bdb51f7c0",
 };
 
-/// Runs the suite; the first difference ends it.
-pub fn run(backend: &dyn Backend, level: Level, seed: u64) -> Result<(), Nonconformity> {
-    run_on(&[backend], level, seed)
+/// A part of the suite that was passed, for those who wait for the rest.
+#[derive(Debug, Clone)]
+pub struct Passed {
+    /// Which: a shape, mostly.
+    pub part: String,
+    /// How long the reference took.
+    pub reference: Duration,
+    /// How long each backend took, in the order given.
+    pub backends: Vec<Duration>,
 }
 
-/// Runs the suite on several backends at once, so that the reference computes each case only once; the first difference ends it.
-pub fn run_on(backends: &[&dyn Backend], level: Level, seed: u64) -> Result<(), Nonconformity> {
-    known_root(backends)?;
+/// Runs the suite; the first difference ends it.
+pub fn run(backend: &dyn Backend, level: Level, seed: u64) -> Result<(), Nonconformity> {
+    run_on(&[backend], level, seed, |_| {})
+}
+
+/// Runs the suite on several backends at once, so that the reference computes each case only once; the first difference ends it. `told` hears of
+/// each part as it is passed.
+pub fn run_on(backends: &[&dyn Backend], level: Level, seed: u64, mut told: impl FnMut(&Passed)) -> Result<(), Nonconformity> {
+    let mut asked = Asked { backends, took: vec![Duration::ZERO; backends.len()], began: Instant::now() };
+    known_root(&mut asked)?;
+    told(&asked.passed("the known root"));
     let mut draw = Draw::new(seed);
     for shape in shapes(level, &mut draw) {
-        let weights = Weights::new(shape);
-        batches(backends, level, shape, &weights, &mut draw)?;
-        searches(backends, level, shape, &weights, &mut draw)?;
+        one_shape(&mut asked, level, shape, &mut draw)?;
+        told(&asked.passed(&shape.to_string()));
     }
     if level > Level::Start {
-        mixed_shapes(backends, &mut draw)?;
-        stops(backends, &mut draw)?;
-        first_version(backends, level, &mut draw)?;
+        mixed_shapes(&mut asked, &mut draw)?;
+        stops(&mut asked, &mut draw)?;
+        told(&asked.passed("mixed shapes and stops"));
+        first_version(&mut asked, level, &mut draw)?;
+        told(&asked.passed("v1"));
     }
     Ok(())
 }
 
-fn known_root(backends: &[&dyn Backend]) -> Result<(), Nonconformity> {
+/// The backends, and how long each has computed since the last part was passed.
+struct Asked<'a> {
+    backends: &'a [&'a dyn Backend],
+    took: Vec<Duration>,
+    began: Instant,
+}
+
+impl Asked<'_> {
+    fn passed(&mut self, part: &str) -> Passed {
+        let backends = std::mem::replace(&mut self.took, vec![Duration::ZERO; self.backends.len()]);
+        let reference = self.began.elapsed().saturating_sub(backends.iter().sum());
+        self.began = Instant::now();
+        Passed { part: part.into(), reference, backends }
+    }
+
+    /// One case, asked of every backend.
+    fn each<T: PartialEq + core::fmt::Debug>(
+        &mut self,
+        case: &str,
+        expected: &[T],
+        call: impl Fn(&dyn Backend) -> Result<Vec<T>, DeviceFault>,
+    ) -> Result<(), Nonconformity> {
+        for (backend, took) in self.backends.iter().zip(&mut self.took) {
+            let case = named(*backend, case);
+            let began = Instant::now();
+            let got = ask(&case, || call(*backend))?;
+            *took += began.elapsed();
+            same(&case, expected, &got)?;
+        }
+        Ok(())
+    }
+}
+
+fn known_root(asked: &mut Asked<'_>) -> Result<(), Nonconformity> {
     let (m, n, k) = KNOWN.shape;
     let (Some(shape), Some(nonce), Ok(prev_hash), Ok(miner)) =
         (Shape::new(m, n, k), Nonce::new(KNOWN.nonce), Root::from_hex(KNOWN.prev_hash), PublicKey::from_hex(KNOWN.miner))
@@ -105,7 +156,7 @@ fn known_root(backends: &[&dyn Backend]) -> Result<(), Nonconformity> {
         unreachable!("the constants are within their ranges; every run of the suite reads them");
     };
     let attempt = Attempt { prev_hash, miner, nonce, timestamp: Millis(KNOWN.timestamp_ms), shape };
-    each(backends, "the known root", &[KNOWN.root.to_string()], |backend| Ok(backend.roots(&[attempt])?.iter().map(Root::to_hex).collect()))
+    asked.each("the known root", &[KNOWN.root.to_string()], |backend| Ok(backend.roots(&[attempt])?.iter().map(Root::to_hex).collect()))
 }
 
 /// The shapes of a level: the corners by name, the rest drawn.
@@ -138,46 +189,44 @@ fn shapes(level: Level, draw: &mut Draw) -> Vec<Shape> {
     sizes.into_iter().filter_map(|(m, n, k)| Shape::new(m, n, k)).collect()
 }
 
-/// `roots` on batch sizes that divide no tile, nonces and stamps at their ends, miners and heads mixed.
-fn batches(backends: &[&dyn Backend], level: Level, shape: Shape, weights: &Weights, draw: &mut Draw) -> Result<(), Nonconformity> {
+/// `roots` on batch sizes that divide no tile, nonces and stamps at their ends, miners and heads mixed. `search` with targets that hit all,
+/// none, exactly one and half; across 2^32 nonces and at the last nonce.
+fn one_shape(asked: &mut Asked<'_>, level: Level, shape: Shape, draw: &mut Draw) -> Result<(), Nonconformity> {
     let most = affordable(level, shape);
+    let mut attempts = Vec::new();
+    let mut lens = Vec::new();
     for len in [1, 2, 3, 5, 7, 11, 17, 33].into_iter().filter(|&len| len <= most) {
-        let attempts: Vec<Attempt> = (0..len).map(|_| draw.attempt(shape)).collect();
-        let expected: Vec<Root> = attempts.par_iter().map(|attempt| work::root(attempt, weights)).collect();
-        let case = format!("{len} roots of {shape}");
-        each(backends, &case, &expected, |backend| backend.roots(&attempts))?;
+        attempts.extend((0..len).map(|_| draw.attempt(shape)));
+        lens.push(len);
     }
-    each(backends, "no roots", &[], |backend| backend.roots(&[]))
-}
-
-/// `search` with targets that hit all, none, and exactly one; across 2^32 nonces and at the last nonce.
-fn searches(backends: &[&dyn Backend], level: Level, shape: Shape, weights: &Weights, draw: &mut Draw) -> Result<(), Nonconformity> {
-    let count = u32::try_from(affordable(level, shape).clamp(3, 21)).unwrap_or(3);
+    let count = u32::try_from(most.clamp(3, 21)).unwrap_or(3);
     let last = (1_u64 << 53) - u64::from(count);
+    let mut jobs = Vec::new();
     for first in [0, (1 << 32) - u64::from(count / 2), draw.next() >> 12, last] {
         let Some(first_nonce) = Nonce::new(first) else { unreachable!("every first nonce above is below 2^53") };
-        let one = draw.attempt(shape);
-        let job = SearchJob {
-            prev_hash: one.prev_hash,
-            miner: one.miner,
-            timestamp: one.timestamp,
-            shape,
-            first_nonce,
-            count,
-            target: U256::MAX,
-        };
-        let all: Vec<(Nonce, Root)> = (0..count)
-            .into_par_iter()
-            .filter_map(|i| job.attempt(i))
-            .map(|attempt| (attempt.nonce, work::root(&attempt, weights)))
-            .collect();
+        let Attempt { prev_hash, miner, timestamp, .. } = draw.attempt(shape);
+        let job = SearchJob { prev_hash, miner, timestamp, shape, first_nonce, count, target: U256::MAX };
+        attempts.extend((0..count).filter_map(|i| job.attempt(i)));
+        jobs.push(job);
+    }
+    let weights = Weights::new(shape);
+    let roots: Vec<Root> = attempts.par_iter().map(|attempt| work::root(attempt, &weights)).collect();
+    drop(weights);
+    let mut rest = attempts.iter().zip(&roots);
+    for len in lens {
+        let (attempts, expected): (Vec<Attempt>, Vec<Root>) = rest.by_ref().take(len).unzip();
+        asked.each(&format!("{len} roots of {shape}"), &expected, |backend| backend.roots(&attempts))?;
+    }
+    asked.each("no roots", &[], |backend| backend.roots(&[]))?;
+    for job in jobs {
+        let all: Vec<(Nonce, Root)> = rest.by_ref().take(count as usize).map(|(attempt, root)| (attempt.nonce, *root)).collect();
         let mut tickets: Vec<U256> = all.iter().map(|(_, root)| root.ticket()).collect();
         tickets.sort_unstable();
         let targets = [("all", U256::MAX), ("one", tickets[0]), ("none", tickets[0] - U256::from(1)), ("half", tickets[tickets.len() / 2])];
         for (name, target) in targets {
             let expected: Vec<_> = all.iter().filter(|(_, root)| root.ticket() <= target).copied().collect();
-            let case = format!("a search of {count} from nonce {first} of {shape}, hitting {name}");
-            each(backends, &case, &[(count, expected)], |backend| {
+            let case = format!("a search of {count} from nonce {} of {shape}, hitting {name}", job.first_nonce.get());
+            asked.each(&case, &[(count, expected)], |backend| {
                 let report = backend.search(&SearchJob { target, ..job }, &Stop::new())?;
                 Ok(vec![(report.attempts_done, report.hits)])
             })?;
@@ -187,16 +236,16 @@ fn searches(backends: &[&dyn Backend], level: Level, shape: Shape, weights: &Wei
 }
 
 /// One batch of attempts of several shapes keeps its order.
-fn mixed_shapes(backends: &[&dyn Backend], draw: &mut Draw) -> Result<(), Nonconformity> {
+fn mixed_shapes(asked: &mut Asked<'_>, draw: &mut Draw) -> Result<(), Nonconformity> {
     let shapes: Vec<Shape> =
         [(16, 256, 256), (32, 256, 256), (16, 256, 512)].into_iter().filter_map(|(m, n, k)| Shape::new(m, n, k)).collect();
     let attempts: Vec<Attempt> = (0..19).map(|i| draw.attempt(shapes[i % shapes.len()])).collect();
     let expected: Vec<Root> = attempts.iter().map(|attempt| work::root(attempt, &Weights::new(attempt.shape))).collect();
-    each(backends, "a batch of several shapes", &expected, |backend| backend.roots(&attempts))
+    asked.each("a batch of several shapes", &expected, |backend| backend.roots(&attempts))
 }
 
 /// A search that is stopped before it begins reports what it did, without a gap, and no more; out-of-range jobs are refused.
-fn stops(backends: &[&dyn Backend], draw: &mut Draw) -> Result<(), Nonconformity> {
+fn stops(asked: &mut Asked<'_>, draw: &mut Draw) -> Result<(), Nonconformity> {
     let one = draw.attempt(Shape::DEVNET);
     let (Some(first_nonce), Some(last_nonce)) = (Nonce::new(5), Nonce::new((1 << 53) - 1)) else { unreachable!("both are below 2^53") };
     let job = SearchJob {
@@ -211,7 +260,7 @@ fn stops(backends: &[&dyn Backend], draw: &mut Draw) -> Result<(), Nonconformity
     let stop = Stop::new();
     stop.stop();
     let weights = Weights::new(job.shape);
-    for backend in backends {
+    for backend in asked.backends {
         let case = named(*backend, "a stopped search");
         let report = ask(&case, || backend.search(&job, &stop))?;
         let done = (0..report.attempts_done).filter_map(|i| job.attempt(i));
@@ -232,7 +281,7 @@ fn stops(backends: &[&dyn Backend], draw: &mut Draw) -> Result<(), Nonconformity
 }
 
 /// The original's function, both variants, sizes that divide nothing included.
-fn first_version(backends: &[&dyn Backend], level: Level, draw: &mut Draw) -> Result<(), Nonconformity> {
+fn first_version(asked: &mut Asked<'_>, level: Level, draw: &mut Draw) -> Result<(), Nonconformity> {
     let sizes: &[(u32, u32, u32)] = match level {
         Level::Start | Level::Quick => &[(64, 64, 64), (128, 96, 160), (1, 1, 1), (7, 13, 29), (33, 257, 65)],
         Level::Wide | Level::Full => {
@@ -247,12 +296,12 @@ fn first_version(backends: &[&dyn Backend], level: Level, draw: &mut Draw) -> Re
             attempts.push(AttemptV1 { prev_hash: Root(draw.bytes()), nonce, shape, variant });
         }
     }
-    let expected: Vec<Root> = attempts.iter().map(|a| v1::root(&a.prev_hash, a.nonce, a.shape, a.variant)).collect();
+    let expected: Vec<Root> = attempts.par_iter().map(|a| v1::root(&a.prev_hash, a.nonce, a.shape, a.variant)).collect();
     for (attempt, expected) in attempts.iter().zip(&expected) {
         let case = format!("v1 {attempt:?}");
-        each(backends, &case, &[*expected], |backend| backend.v1_roots(&[*attempt]))?;
+        asked.each(&case, &[*expected], |backend| backend.v1_roots(&[*attempt]))?;
     }
-    each(backends, "v1 in one batch", &expected, |backend| backend.v1_roots(&attempts))
+    asked.each("v1 in one batch", &expected, |backend| backend.v1_roots(&attempts))
 }
 
 /// How many attempts of a shape the reference can do in a moment.
@@ -264,20 +313,6 @@ fn affordable(level: Level, shape: Shape) -> usize {
         Level::Full => 20_000_000_000,
     };
     usize::try_from(budget / shape.ops()).map_or(usize::MAX, |len| len.max(1))
-}
-
-/// One case, asked of every backend.
-fn each<T: PartialEq + core::fmt::Debug>(
-    backends: &[&dyn Backend],
-    case: &str,
-    expected: &[T],
-    call: impl Fn(&dyn Backend) -> Result<Vec<T>, DeviceFault>,
-) -> Result<(), Nonconformity> {
-    for backend in backends {
-        let case = named(*backend, case);
-        same(&case, expected, &ask(&case, || call(*backend))?)?;
-    }
-    Ok(())
 }
 
 fn named(backend: &dyn Backend, case: &str) -> String {

@@ -55,7 +55,7 @@ fn job(first: u64, count: u32, target: U256) -> SearchJob {
 fn every_path_conforms() {
     let backends = paths();
     let each: Vec<&dyn Backend> = backends.iter().map(|backend| backend as _).collect();
-    conformance::run_on(&each, Level::Quick, 20_261_120).unwrap_or_else(|difference| panic!("{difference}"));
+    conformance::run_on(&each, Level::Quick, 20_261_120, |_| {}).unwrap_or_else(|difference| panic!("{difference}"));
 }
 
 /// What the suite's largest level asks in minutes of reference, asked of all paths against each other in seconds.

@@ -2,13 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use libp2p::identity::Keypair;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tops_node::net::codec::RawReply;
 use tops_node::net::limits::SECOND_CONNECTION;
-use tops_node::net::task::{Answered, Net, NetCommand, NetEvent, Settings, start};
+use tops_node::net::task::{Answered, Net, NetCommand, NetEvent, NetView, Settings, start};
 use tops_node::state::{Identity, Shared};
 use tops_node::verifier::{Task, Verified, Verifier};
 use tops_protocol::engine::{AskId, Digest, Input, Message, Peer, Query, Reply, Status, Topic, Verdict};
@@ -238,6 +240,128 @@ async fn two_that_know_only_a_third_find_each_other() {
     for node in &nodes {
         node.lines(4).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_listen_everywhere_find_each_other_without_a_rendezvous() {
+    let everywhere = "/ip4/0.0.0.0/tcp/0";
+    let near = |view: &NetView| view.listening.iter().find(|a| a.starts_with("/ip4/127.0.0.1/")).cloned();
+    let mut first = Node::on(&NetworkSpec::dev(), everywhere, &[]);
+    let view = timeout(PATIENCE, first.net.view.wait_for(|view| near(view).is_some())).await.unwrap().unwrap().clone();
+    let address = near(&view).unwrap();
+    let mut others: Vec<Node> = (0..2).map(|_| Node::on(&NetworkSpec::dev(), everywhere, std::slice::from_ref(&address))).collect();
+    for node in &mut others {
+        let all = async { node.net.view.wait_for(|view| view.peers.iter().filter(|p| p.node).count() == 2).await.map(|_| ()) };
+        timeout(PATIENCE, all).await.expect("they did not find each other").unwrap();
+    }
+}
+
+/// What this thread logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// How many lines hold all of these words.
+    fn lines(&self, words: &[&str]) -> usize {
+        let text = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
+        text.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+    }
+
+    async fn says(&self, words: &[&str]) {
+        let said = async {
+            while self.lines(words) == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, said).await.unwrap_or_else(|_| panic!("no line with {words:?}"));
+    }
+}
+
+// On one thread, so that the log is this test's own.
+#[tokio::test]
+async fn bootstrap_addresses_that_fail_are_told_with_what_to_do() {
+    let log = Log::default();
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(lines);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody = format!("/ip4/127.0.0.1/tcp/{port}");
+    let mut a = Node::dev(&[]);
+    let misnamed = format!("{}/p2p/{}", a.address().await, Keypair::generate_secp256k1().public().to_peer_id());
+    let mut b = Node::dev(&[nobody.clone(), misnamed.clone()]);
+    log.says(&["WARN", &nobody, "cannot be reached", "check the address"]).await;
+    log.says(&["WARN", &misnamed, &format!("end the address with /p2p/{}", a.net.peer_id)]).await;
+    // Somebody comes to the address.
+    let mut late = Node::on(&NetworkSpec::dev(), &nobody, &[]);
+    late.up().await;
+    b.up().await;
+    log.says(&["INFO", &nobody, "reached after failures"]).await;
+    assert_eq!(log.lines(&["WARN", &nobody]), 1, "failures are told seldom");
+}
+
+/// A way to a port of this machine on which lines fall silent at a word: nothing passes and nothing is closed, as when a machine loses its
+/// power. Later lines work. Gives the way's address.
+async fn way(to: u16) -> (String, watch::Sender<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    let (cut, cuts) = watch::channel(());
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let mut cuts = cuts.clone();
+            cuts.borrow_and_update();
+            tokio::spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                    _ = cuts.changed() => std::future::pending::<()>().await,
+                }
+            });
+        }
+    });
+    (address, cut)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_a_line_that_fell_silent_is_left_and_the_peer_found_again() {
+    // Two pings and the end of the second one's stream; some seconds for a busy machine.
+    let noticed_within = Duration::from_secs(48);
+    let mut a = Node::dev(&[]);
+    let port = a.address().await.rsplit('/').next().unwrap().parse().unwrap();
+    let (way, cut) = way(port).await;
+    let mut b = Node::dev(&[way]);
+    a.up().await;
+    b.up().await;
+    cut.send(()).unwrap();
+    let noticed = async {
+        while [&a, &b].iter().any(|node| counter(&node.shared, "connections_closed") == 0) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    timeout(noticed_within, noticed).await.expect("a dead line stays");
+    for node in [&a, &b] {
+        node.lines(1).await;
+    }
+    // Whoever has just come back tells its topics a moment later; what is published before that reaches it by sync alone.
+    let news = async {
+        for round in 0.. {
+            a.tell(NetCommand::Publish { topic: Topic::Receipts, bytes: vec![round; 200] }).await;
+            if let Ok(news) = timeout(Duration::from_millis(500), b.news()).await {
+                return news;
+            }
+        }
+        unreachable!("rounds end with the time limit");
+    };
+    assert!(matches!(timeout(PATIENCE, news).await.expect("nothing came"), NetEvent::Gossip { topic: Topic::Receipts, .. }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

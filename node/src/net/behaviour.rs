@@ -15,13 +15,14 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
     PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits, identify, kad, mdns, memory_connection_limits, noise, ping,
-    tcp, yamux,
+    tcp,
 };
 use tops_protocol::NetworkTag;
 use tops_protocol::engine::Topic;
 
 use super::codec::SyncCodec;
 use super::gate::Gate;
+use super::line::Multiplexer;
 use super::{limits, scoring};
 
 /// Gossip with our three topics and nothing else.
@@ -210,6 +211,7 @@ pub fn gossip_config() -> Result<gossipsub::Config, BuildFault> {
         .forward_queue_duration(limits::GOSSIP_QUEUE_TIME)
         .max_publish_messages(limits::GOSSIP_MESSAGES_PER_PACKET)
         .max_ihave_messages_heartbeat(limits::IHAVE_PER_HEARTBEAT)
+        .max_control_messages_sent(limits::CONTROL_IDS_MAX)
         // Nodes of a small network come and go together; a minute of backoff would leave them without a mesh for as long.
         .prune_backoff(Duration::from_secs(10))
         .unsubscribe_backoff(Duration::from_secs(2))
@@ -247,7 +249,12 @@ fn table(local: PeerId, names: &Names) -> kad::Behaviour<MemoryStore> {
         .set_replication_interval(None)
         // The discovery loop walks the table itself, often while there are few peers.
         .set_periodic_bootstrap_interval(None);
-    kad::Behaviour::with_config(local, MemoryStore::with_config(local, store), config)
+    let mut table = kad::Behaviour::with_config(local, MemoryStore::with_config(local, store), config);
+    // A node answers from the start. If it waited until somebody had reached it, nodes without a rendezvous would wait for ever: nobody
+    // else dials back. What others take of it are addresses that reach as far as the line on which they heard them, and a wrong one costs a
+    // dial. A rendezvous that finds it out of reach takes it out of the table again.
+    table.set_mode(Some(kad::Mode::Server));
+    table
 }
 
 fn counts() -> connection_limits::ConnectionLimits {
@@ -269,7 +276,7 @@ fn behaviour(key: &Keypair, names: &Names, agent: &str, neighbours: bool) -> Res
         .with_push_listen_addr_updates(true)
         .with_interval(Duration::from_secs(120))
         .with_cache_size(0);
-    let ping = ping::Config::new().with_interval(Duration::from_secs(10)).with_timeout(Duration::from_secs(15));
+    let ping = ping::Config::new().with_interval(limits::PING_EVERY).with_timeout(limits::PING_WITHIN);
     let autonat = autonat::Config {
         boot_delay: Duration::from_secs(2),
         retry_interval: Duration::from_secs(30),
@@ -302,13 +309,6 @@ fn behaviour(key: &Keypair, names: &Names, agent: &str, neighbours: bool) -> Res
     })
 }
 
-/// Streams of a connection, bounded.
-fn multiplexer() -> yamux::Config {
-    let mut config = yamux::Config::default();
-    config.set_max_num_streams(limits::STREAMS_PER_CONNECTION);
-    config
-}
-
 /// TCP and QUIC, noise, yamux, names resolved by the system, and every protocol of a node; `neighbours`: mDNS too.
 ///
 /// # Errors
@@ -317,7 +317,7 @@ pub fn swarm(key: Keypair, names: &Names, agent: &str, neighbours: bool) -> Resu
     let behaviour = behaviour(&key, names, agent, neighbours)?;
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, multiplexer)?
+        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, Multiplexer::default)?
         .with_quic_config(|mut quic| {
             quic.max_concurrent_stream_limit = u32::try_from(limits::STREAMS_PER_CONNECTION).unwrap_or(u32::MAX);
             quic

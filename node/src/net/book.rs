@@ -13,7 +13,7 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 use rand::Rng;
 
-use super::limits::{ADDRESS_BOOK_MAX, ADDRESSES_PER_PEER, REDIAL_BOOTSTRAP_LAST, REDIAL_FIRST, REDIAL_LAST};
+use super::limits::{ADDRESS_BOOK_MAX, ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER, REDIAL_BOOTSTRAP_LAST, REDIAL_FIRST, REDIAL_LAST};
 
 /// Failed dials after which a peer that never answered is forgotten.
 const FORGET_AFTER: u32 = 8;
@@ -60,6 +60,19 @@ pub fn peer_of(address: &Multiaddr) -> Option<PeerId> {
     address.iter().fold(None, |last, part| if let Protocol::P2p(peer) = part { Some(peer) } else { last })
 }
 
+/// What the table of peers is to tell of a peer: where this node reached it, then what reaches farthest, each once and in a fixed order.
+/// Few, since an answer with more addresses than a packet holds breaks the stream, and then nobody finds anybody.
+pub fn listed(peer: PeerId, dialled: Option<Multiaddr>, mut known: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    known.sort_unstable_by(|a, b| reach(b).cmp(&reach(a)).then_with(|| a.cmp(b)));
+    let mut listed: Vec<Multiaddr> = Vec::new();
+    for address in dialled.into_iter().chain(known).map(|a| a.with_p2p(peer).unwrap_or_else(|a| a)) {
+        if listed.len() < ADDRESSES_PER_PEER && !listed.contains(&address) {
+            listed.push(address);
+        }
+    }
+    listed
+}
+
 /// Twice the last wait, with up to a half more so that many nodes do not knock together.
 fn wait(failures: u32, last: Duration) -> Duration {
     let base = REDIAL_FIRST.saturating_mul(1 << failures.min(12)).min(last);
@@ -84,8 +97,23 @@ pub struct Bootstrap {
     /// The dial that is under way.
     pub dial: Option<ConnectionId>,
     failures: u32,
+    /// Failures in a row that speak against the address.
+    missed: u32,
     due: Instant,
     own: bool,
+}
+
+impl Bootstrap {
+    /// Whether the operator said who answers there.
+    pub fn named(&self) -> bool {
+        peer_of(&self.address).is_some()
+    }
+
+    /// Counts a failure that speaks against the address; gives the count when it is worth telling: the 1st, 8th, 64th and so on.
+    pub fn missed(&mut self) -> Option<u32> {
+        self.missed = self.missed.saturating_add(1);
+        (self.missed.is_power_of_two() && self.missed.trailing_zeros().is_multiple_of(3)).then_some(self.missed)
+    }
 }
 
 /// The book.
@@ -101,7 +129,7 @@ impl Book {
     pub fn new(local: PeerId, bootstrap: Vec<Multiaddr>, now: Instant) -> Self {
         let entry = |address: Multiaddr| {
             let peer = peer_of(&address);
-            Bootstrap { own: peer == Some(local), peer, address, dial: None, failures: 0, due: now }
+            Bootstrap { own: peer == Some(local), peer, address, dial: None, failures: 0, missed: 0, due: now }
         };
         Self { local, peers: HashMap::new(), bootstrap: bootstrap.into_iter().map(entry).collect() }
     }
@@ -125,8 +153,13 @@ impl Book {
             let relayed = address.iter().any(|part| part == Protocol::P2pCircuit);
             names_it && !relayed && reach(address).is_some_and(|reach| reach >= heard)
         };
-        let fresh: Vec<Multiaddr> =
-            addresses.into_iter().filter(usable).map(|a| a.with_p2p(peer).unwrap_or_else(|a| a)).take(4 * ADDRESSES_PER_PEER).collect();
+        let fresh: Vec<Multiaddr> = addresses
+            .into_iter()
+            .filter(usable)
+            .map(|a| a.with_p2p(peer).unwrap_or_else(|a| a))
+            .filter(|a| a.len() <= ADDRESS_BYTES_MAX)
+            .take(4 * ADDRESSES_PER_PEER)
+            .collect();
         if fresh.is_empty() {
             return fresh;
         }
@@ -148,12 +181,13 @@ impl Book {
         fresh
     }
 
-    /// The peer is connected.
-    pub fn answered(&mut self, peer: &PeerId, dial: ConnectionId) {
+    /// The peer is connected. Gives the bootstrap addresses that lead to it and had failed before, with how often.
+    pub fn answered(&mut self, peer: &PeerId, dial: ConnectionId) -> Vec<(Multiaddr, u32)> {
         if let Some(entry) = self.peers.get_mut(peer) {
             entry.failures = 0;
             entry.answered = true;
         }
+        let mut reached = Vec::new();
         for boot in &mut self.bootstrap {
             if boot.dial == Some(dial) {
                 boot.dial = None;
@@ -161,8 +195,12 @@ impl Book {
             }
             if boot.peer == Some(*peer) {
                 boot.failures = 0;
+                if boot.missed > 0 {
+                    reached.push((boot.address.clone(), std::mem::take(&mut boot.missed)));
+                }
             }
         }
+        reached
     }
 
     /// Its last connection is gone: try again soon, not at once.
@@ -222,6 +260,11 @@ impl Book {
             .filter(move |boot| !boot.own && boot.dial.is_none() && boot.due <= now && !boot.peer.as_ref().is_some_and(&connected))
     }
 
+    /// The bootstrap address that this dial was for.
+    pub fn bootstrap_of(&mut self, dial: ConnectionId) -> Option<&mut Bootstrap> {
+        self.bootstrap.iter_mut().find(|boot| boot.dial == Some(dial))
+    }
+
     /// Whether a configured bootstrap address leads to this peer.
     pub fn is_bootstrap(&self, peer: &PeerId) -> bool {
         self.bootstrap.iter().any(|boot| boot.peer.as_ref() == Some(peer))
@@ -275,6 +318,21 @@ mod tests {
         assert_eq!(learn(&mut book, Reach::Global), 2);
         let other = format!("/ip4/8.8.8.8/tcp/1/p2p/{}", PeerId::random());
         assert!(book.learn(peer, [address(&other)], Reach::Loopback, now).is_empty(), "it names somebody else");
+        let long = format!("/dns/{}/tcp/1", "a".repeat(ADDRESS_BYTES_MAX));
+        assert!(book.learn(peer, [address(&long)], Reach::Loopback, now).is_empty(), "it is too long");
+    }
+
+    #[test]
+    fn the_table_is_told_what_was_reached_and_what_reaches_farthest() {
+        let (peer, dialled) = (PeerId::random(), address("/ip4/10.0.0.9/tcp/9"));
+        let near = (1..=ADDRESSES_PER_PEER).map(|port| format!("/ip4/127.0.0.1/tcp/{port}"));
+        let all: Vec<Multiaddr> = near.chain(["/ip4/8.8.8.8/tcp/1".to_owned()]).map(|a| address(&a)).collect();
+        let told = listed(peer, Some(dialled.clone()), all.clone());
+        assert_eq!(told.len(), ADDRESSES_PER_PEER);
+        assert_eq!(told[0], dialled.with_p2p(peer).unwrap());
+        assert_eq!(told[1], address("/ip4/8.8.8.8/tcp/1").with_p2p(peer).unwrap());
+        let turned: Vec<Multiaddr> = all.iter().rev().chain(&all).cloned().collect();
+        assert_eq!(listed(peer, None, all), listed(peer, None, turned), "the order of the telling does not matter");
     }
 
     #[test]
@@ -309,6 +367,21 @@ mod tests {
             assert_eq!(book.bootstrap_due(|_| false, now).count(), 1);
         }
         assert!(book.is_empty());
+    }
+
+    #[test]
+    fn failures_are_told_seldom_and_the_end_of_them_once() {
+        let (now, peer, dial) = (Instant::now(), PeerId::random(), ConnectionId::new_unchecked(1));
+        let mut book = Book::new(PeerId::random(), vec![address("/ip4/127.0.0.1/tcp/1")], now);
+        for boot in book.bootstrap_due(|_| false, now) {
+            boot.dial = Some(dial);
+        }
+        let boot = book.bootstrap_of(dial).unwrap();
+        assert!(!boot.named());
+        let told: Vec<u32> = (0..600).filter_map(|_| boot.missed()).collect();
+        assert_eq!(told, [1, 8, 64, 512]);
+        assert_eq!(book.answered(&peer, dial), [(address("/ip4/127.0.0.1/tcp/1"), 600)]);
+        assert!(book.answered(&peer, dial).is_empty());
     }
 
     #[test]

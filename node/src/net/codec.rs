@@ -415,13 +415,80 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_byte_is_refused_or_another_message(query in query(), at in any::<prop::sample::Index>(), flip in 1u8..) {
-            let mut bytes = encode_query(&query);
-            let at = at.index(bytes.len());
-            bytes[at] ^= flip;
+        fn a_changed_byte_is_refused_or_another_message(
+            query in query(), reply in reply(), at in any::<prop::sample::Index>(), flip in 1u8..,
+        ) {
+            let changed = |mut bytes: Vec<u8>| {
+                let at = at.index(bytes.len());
+                bytes[at] ^= flip;
+                bytes
+            };
+            let bytes = changed(encode_query(&query));
             if let Ok(other) = decode_query(&bytes) {
                 prop_assert_ne!(&other, &query);
                 prop_assert_eq!(encode_query(&other), bytes);
+            }
+            let bytes = changed(encode_reply(&reply));
+            if let Ok(other) = decode_reply(&bytes) {
+                prop_assert_ne!(&other, &reply);
+                prop_assert_eq!(encode_reply(&other), bytes);
+            }
+        }
+    }
+
+    /// The bytes with one of them changed: every place, every value.
+    fn one_byte_changed(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+        (0..bytes.len()).flat_map(move |at| {
+            (1..=u8::MAX).map(move |flip| {
+                let mut changed = bytes.to_vec();
+                changed[at] ^= flip;
+                changed
+            })
+        })
+    }
+
+    // Large messages rarely have their few bytes of structure changed by chance.
+    #[test]
+    fn every_value_of_every_byte_of_a_small_message_is_refused_or_another_message() {
+        let queries = [
+            Query::Status { from_epoch: 300 },
+            Query::Heads { locator: vec![(Height(9), Root([1; 32])), (Height(0), Root([2; 32]))] },
+            Query::HeadsByRoot { roots: vec![Root([3; 32])] },
+            Query::Shares { epoch: 70_000, after: None },
+            Query::Shares { epoch: 70_000, after: Some(UnitId([4; 32])) },
+            Query::Bans { after: None },
+            Query::Bans { after: Some(PublicKey([2; 33])) },
+        ];
+        for query in queries {
+            for changed in one_byte_changed(&encode_query(&query)) {
+                if let Ok(other) = decode_query(&changed) {
+                    assert_ne!(other, query);
+                    assert_eq!(encode_query(&other), changed);
+                }
+            }
+        }
+        let digest = Digest { count: 2, hash: [6; 8] };
+        let wires = || vec![vec![7; 30], Vec::new(), vec![8]];
+        let replies = [
+            RawReply::Status(Status {
+                tip: Root([5; 32]),
+                height: Height(3),
+                work: U256::from(9),
+                first_epoch: 1,
+                epochs: vec![digest, Digest::default()],
+                bans: digest,
+            }),
+            RawReply::Heads(Vec::new()),
+            RawReply::Heads(wires()),
+            RawReply::Shares { wires: wires(), more: true },
+            RawReply::Bans { wires: wires(), more: false },
+        ];
+        for reply in replies {
+            for changed in one_byte_changed(&encode_reply(&reply)) {
+                if let Ok(other) = decode_reply(&changed) {
+                    assert_ne!(other, reply);
+                    assert_eq!(encode_reply(&other), changed);
+                }
             }
         }
     }

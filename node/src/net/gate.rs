@@ -4,6 +4,7 @@
 //! Here a second connection is taken, and after a moment both ends keep the one that the smaller peer id dialled and close the other. The
 //! moment also lets a gate dial back to see whether this node can be reached. A direct connection is kept before a relayed one.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::task::{Context, Poll, Waker};
@@ -94,9 +95,10 @@ impl Gate {
     }
 }
 
-/// The connection that both ends keep: direct before relayed, dialled by the smaller id, and of several such the oldest.
+/// The connection that both ends keep: direct before relayed, dialled by the smaller id, and of several such the newest, since who dials
+/// again may have lost the earlier one while the other end has not noticed.
 fn keep(local: &PeerId, peer: &PeerId, lines: &[Line]) -> Option<ConnectionId> {
-    lines.iter().min_by_key(|line| (line.relayed, line.outbound != (local < peer), line.since)).map(|line| line.id)
+    lines.iter().min_by_key(|line| (line.relayed, line.outbound != (local < peer), Reverse(line.since))).map(|line| line.id)
 }
 
 impl NetworkBehaviour for Gate {
@@ -192,6 +194,16 @@ mod tests {
                 _ => 1 + usize::from(b < a),
             };
             assert_eq!(kept, Some(ConnectionId::new_unchecked(expected)));
+        }
+    }
+
+    #[test]
+    fn who_dials_again_keeps_the_new_connection() {
+        let (a, b, now) = (PeerId::random(), PeerId::random(), Instant::now());
+        let later = now + Duration::from_secs(1);
+        for outbound in [true, false] {
+            let lines = [line(1, outbound, false, now), line(2, outbound, false, later)];
+            assert_eq!(keep(&a, &b, &lines), Some(ConnectionId::new_unchecked(2)));
         }
     }
 

@@ -168,7 +168,8 @@ const _: () = assert!(tops_protocol::engine::EPOCHS_PER_STATUS * 12 + 256 < REPL
 /// A peer that vanishes right after a ping is noticed within 40 seconds, when opening the second ping's stream takes as long as it may.
 const _: () = assert!(2 * (PING_EVERY.as_secs() + PING_WITHIN.as_secs()) + CLOSE_WITHIN.as_secs() <= 40);
 /// The table's fullest answer fits into its packet: per peer its id, and addresses with their tags. Beside those that it is told, the table
-/// adds the address of each line that was dialled, and a peer has two lines at most. Twice that, since such an address may be a longer name.
+/// adds the address of each line that was dialled, and a peer has two lines at most. Twice that, since such an address may be a longer
+/// name.
 const _: () = assert!(2 * libp2p::kad::K_VALUE.get() * ((ADDRESSES_PER_PEER + 2) * (ADDRESS_BYTES_MAX + 4) + 64) < KAD_PACKET_MAX);
 /// An offer fits into a gossip packet, with its topic: an id is 20 bytes with two of tag and length. A packet that is too large ends gossip
 /// with that peer for good.

@@ -3,8 +3,10 @@
 pub mod behaviour;
 pub mod book;
 pub mod codec;
+pub mod dial;
 pub mod gate;
 pub mod limits;
+pub mod line;
 pub mod remembered;
 pub mod scoring;
 pub mod task;

@@ -101,6 +101,7 @@ fn write(path: &Path, addresses: &[Multiaddr]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn address(port: u16) -> Multiaddr {
         format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", PeerId::random()).parse().unwrap()
@@ -136,6 +137,33 @@ mod tests {
         assert_eq!(again(&path), [good]);
         fs::write(&path, vec![0xff; 1 << 20]).unwrap();
         assert!(again(&path).is_empty());
+    }
+
+    /// A line of the file: a usable address, the beginning of one, or anything.
+    fn line() -> impl Strategy<Value = Vec<u8>> {
+        let good: Vec<Vec<u8>> = (1..=200).map(|port| address(port).to_string().into_bytes()).collect();
+        let whole = prop::sample::select(good);
+        let cut = (whole.clone(), any::<prop::sample::Index>()).prop_map(|(line, at)| line[..at.index(line.len())].to_vec());
+        let garbage = proptest::collection::vec(any::<u8>(), 0..80);
+        prop_oneof![3 => whole, 1 => cut, 1 => garbage, 1 => "\\PC{0,80}".prop_map(String::into_bytes)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_file_gives_few_addresses_of_named_peers(
+            lines in proptest::collection::vec(line(), 0..200), garbage in proptest::collection::vec(any::<u8>(), 0..2_000),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(FILE);
+            for bytes in [lines.join(&b'\n'), garbage] {
+                fs::write(&path, bytes).unwrap();
+                let found = again(&path);
+                prop_assert!(found.len() <= REMEMBERED_MAX, "{}", found.len());
+                prop_assert!(found.iter().all(|address| peer_of(address).is_some() && reach(address).is_some()));
+            }
+        }
     }
 
     #[test]

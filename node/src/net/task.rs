@@ -34,8 +34,9 @@ use tops_protocol::engine::{AnswerId, AskId, Message, Peer, PeerFault, Query, To
 use tracing::{debug, info, trace, warn};
 
 use super::behaviour::{Behaviour, Event, Names, SyncEvent, swarm};
-use super::book::{Book, Reach, reach};
+use super::book::{Book, Reach, listed, reach};
 use super::codec::{RawReply, WireFault};
+use super::dial::complaint;
 use super::gate::Refused;
 use super::remembered::Remembered;
 use super::{limits, scoring};
@@ -216,12 +217,9 @@ pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
     for address in &settings.external {
         swarm.add_external_address(address.clone());
     }
-    // Whoever says where it is reached, or listens only where its neighbours are, may stand in the table of peers at once. Others are put
-    // in when a peer has reached them (autonat).
+    // Whoever says where it is reached, or listens only where its neighbours are, knows better than a rendezvous.
     let near = |a: &Multiaddr| matches!(reach(a), Some(Reach::Loopback | Reach::Private));
-    if !settings.external.is_empty() || (!settings.listen.is_empty() && settings.listen.iter().all(near)) {
-        swarm.behaviour_mut().kad.set_mode(Some(kad::Mode::Server));
-    }
+    let believed = !settings.external.is_empty() || (!settings.listen.is_empty() && settings.listen.iter().all(near));
     let local = *swarm.local_peer_id();
     let (command_tx, commands) = mpsc::channel(limits::NET_COMMANDS);
     let (events, event_rx) = mpsc::channel(limits::NET_EVENTS);
@@ -238,6 +236,7 @@ pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
         sync: names.sync(),
         kad: names.kad(),
         local,
+        believed,
         book,
         remembered,
         written: Instant::now(),
@@ -286,10 +285,19 @@ fn to(peer: PeerId, addresses: Vec<Multiaddr>, condition: PeerCondition) -> Dial
 struct Connected {
     number: Peer,
     address: Multiaddr,
+    /// Where this node called it, when it did.
+    dialled: Option<Multiaddr>,
     outbound: bool,
     since: Instant,
     agent: String,
-    identified: bool,
+    /// When it last said who it is and was heard.
+    heard: Option<Instant>,
+    /// What it said too soon after that; the last of it.
+    later: Option<Box<identify::Info>>,
+    /// Whether it ever answered for the table of peers.
+    tabled: bool,
+    /// What the table of peers was last told of it.
+    listed: Option<Vec<Multiaddr>>,
     up: bool,
     ping_ms: Option<u64>,
     open_messages: usize,
@@ -321,6 +329,8 @@ struct Task {
     sync: libp2p::StreamProtocol,
     kad: libp2p::StreamProtocol,
     local: PeerId,
+    /// Whether this node is reached is settled, whatever a rendezvous finds.
+    believed: bool,
     book: Book,
     remembered: Remembered,
     written: Instant,
@@ -415,13 +425,26 @@ impl Task {
             SwarmEvent::Behaviour(Event::Sync(event)) => self.on_sync(event, now),
             SwarmEvent::Behaviour(Event::Identify(event)) => self.on_identify(*event, now),
             SwarmEvent::Behaviour(Event::Kad(event)) => self.on_kad(*event, now),
-            SwarmEvent::Behaviour(Event::Ping(ping::Event { peer, result, .. })) => {
-                if let (Some(connected), Ok(round)) = (self.peers.get_mut(&peer), result) {
-                    connected.ping_ms = Some(u64::try_from(round.as_millis()).unwrap_or(u64::MAX));
+            SwarmEvent::Behaviour(Event::Ping(ping::Event { peer, connection, result })) => match result {
+                Ok(round) => {
+                    if let Some(connected) = self.peers.get_mut(&peer) {
+                        connected.ping_ms = Some(u64::try_from(round.as_millis()).unwrap_or(u64::MAX));
+                    }
                 }
-            }
+                Err(ping::Failure::Unsupported) => {}
+                // Nothing else notices: TCP waits a quarter of an hour for an answer, and a line that says nothing looks like a quiet one.
+                Err(failure) => {
+                    debug!(%peer, %failure, "closed a line that does not answer");
+                    self.swarm.close_connection(connection);
+                }
+            },
             SwarmEvent::Behaviour(Event::Autonat(autonat::Event::StatusChanged { new, .. })) => {
                 debug!(?new, "whether others reach this node");
+                // A rendezvous tried: who cannot be reached steps out of the table of peers, where it would only cost others dials.
+                if !self.believed {
+                    let mode = if new == autonat::NatStatus::Private { kad::Mode::Client } else { kad::Mode::Server };
+                    self.swarm.behaviour_mut().kad.set_mode(Some(mode));
+                }
             }
             SwarmEvent::Behaviour(Event::Autonat(_)) => {}
             SwarmEvent::Behaviour(Event::Mdns(mdns::Event::Discovered(neighbours))) => {
@@ -431,11 +454,15 @@ impl Task {
             }
             SwarmEvent::Behaviour(Event::Mdns(mdns::Event::Expired(_))) => {}
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                self.book.answered(&peer_id, connection_id);
+                for (address, failures) in self.book.answered(&peer_id, connection_id) {
+                    info!(peer = %peer_id, %address, failures, "a bootstrap peer is reached after failures");
+                }
                 count(&self.shared.counters().connections_opened);
                 let (address, outbound) = (endpoint.get_remote_address().clone(), endpoint.is_dialer());
+                let dialled = outbound.then(|| address.clone());
                 if let Some(known) = self.peers.get_mut(&peer_id) {
                     (known.address, known.outbound) = (address, outbound);
+                    known.dialled = dialled.or(known.dialled.take());
                     return;
                 }
                 debug!(peer = %peer_id, %address, outbound, "connected");
@@ -443,10 +470,14 @@ impl Task {
                 let connected = Connected {
                     number,
                     address,
+                    dialled,
                     outbound,
                     since: now,
                     agent: String::new(),
-                    identified: false,
+                    heard: None,
+                    later: None,
+                    tabled: false,
+                    listed: None,
                     up: false,
                     ping_ms: None,
                     open_messages: 0,
@@ -462,6 +493,7 @@ impl Task {
                 }
                 debug!(peer = %peer_id, cause = cause.map(|c| c.to_string()), "disconnected");
                 self.book.left(&peer_id, now);
+                self.swarm.behaviour_mut().autonat.remove_server(&peer_id);
                 if let Some(gone) = self.peers.remove(&peer_id) {
                     self.by_number.remove(&gone.number);
                     if gone.up {
@@ -482,13 +514,25 @@ impl Task {
             }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => warn!(?addresses, ?reason, "no longer listening"),
             SwarmEvent::ListenerError { error, .. } => warn!(%error, "a listener had an error"),
-            SwarmEvent::ExternalAddrConfirmed { address } => info!(%address, "others reach this node here"),
+            SwarmEvent::ExternalAddrConfirmed { address } => {
+                info!(%address, "others reach this node here");
+                // Identify tells of new addresses to listen on by itself, of these only when it is asked.
+                let peers: Vec<_> = self.peers.keys().copied().collect();
+                self.swarm.behaviour_mut().identify.push(peers);
+            }
             _ => {}
         }
     }
 
     fn on_dial_error(&mut self, dial: ConnectionId, peer: Option<PeerId>, error: &DialError, now: Instant) {
         trace!(?peer, %error, "a dial failed");
+        if let Some(boot) = self.book.bootstrap_of(dial)
+            && let Some(complaint) = complaint(error, boot.named())
+            && let Some(failures) = boot.missed()
+        {
+            let (cause, advice) = (complaint.cause, complaint.advice);
+            warn!(address = %boot.address, failures, "a bootstrap address cannot be reached: {cause}; {advice}");
+        }
         match error {
             DialError::LocalPeerId { .. } => self.book.own(dial),
             DialError::WrongPeerId { address, .. } => {
@@ -516,6 +560,15 @@ impl Task {
             }
             _ => return,
         };
+        let Some(connected) = self.peers.get_mut(&peer) else { return };
+        if connected.heard.is_some_and(|heard| now.duration_since(heard) < limits::IDENTIFY_EVERY) {
+            connected.later = Some(Box::new(info));
+            return;
+        }
+        self.identified(peer, info, now);
+    }
+
+    fn identified(&mut self, peer: PeerId, info: identify::Info, now: Instant) {
         if info.protocol_version != self.identify {
             let said: String = info.protocol_version.chars().filter(char::is_ascii_graphic).take(64).collect();
             if self.book.is_bootstrap(&peer) {
@@ -529,7 +582,7 @@ impl Task {
         }
         let Some(connected) = self.peers.get_mut(&peer) else { return };
         let heard = reach(&connected.address).unwrap_or(Reach::Global);
-        connected.identified = true;
+        connected.heard = Some(now);
         connected.agent = info.agent_version.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(64).collect();
         let node = info.protocols.contains(&self.sync);
         let came_up = node && !connected.up;
@@ -539,15 +592,23 @@ impl Task {
         if !node && info.protocols.contains(&autonat::DEFAULT_PROTOCOL_NAME) {
             self.swarm.behaviour_mut().autonat.add_server(peer, None);
         }
-        let addresses = self.book.learn(peer, info.listen_addrs, heard, now);
-        if info.protocols.contains(&self.kad) {
-            for address in addresses {
-                self.swarm.behaviour_mut().kad.add_address(&peer, address);
+        let known = self.book.learn(peer, info.listen_addrs, heard, now);
+        let tabled = info.protocols.contains(&self.kad);
+        let first = tabled && !connected.tabled;
+        connected.tabled |= tabled;
+        // The table only ever adds to what it has of a peer: what has changed is told anew, from nothing.
+        let listed = if tabled { listed(peer, connected.dialled.clone(), known) } else { Vec::new() };
+        if connected.listed.as_ref() != Some(&listed) {
+            let table = &mut self.swarm.behaviour_mut().kad;
+            table.remove_peer(&peer);
+            for address in &listed {
+                table.add_address(&peer, address.clone());
             }
-            if !came_up || self.nodes() <= limits::PEERS_FEW {
-                // Somebody new to ask for others.
-                self.walked = None;
-            }
+            connected.listed = Some(listed);
+        }
+        if first && (!came_up || self.nodes() <= limits::PEERS_FEW) {
+            // Somebody new to ask for others.
+            self.walked = None;
         }
         if came_up {
             info!(%peer, nodes = self.nodes(), "a peer joined");
@@ -785,6 +846,7 @@ impl Task {
         self.discover(now);
         if now.duration_since(self.seconds) >= limits::HEARTBEAT {
             self.seconds = now;
+            self.hear(now);
             self.forget(now);
             self.flush_outbox(now);
             self.judge(now);
@@ -833,11 +895,24 @@ impl Task {
         }
         let every = if nodes < limits::PEERS_FEW { limits::WALK_OFTEN } else { limits::WALK_SELDOM };
         let due = self.walked.is_none_or(|walked| now.duration_since(walked) >= every);
-        if due && self.peers.values().any(|peer| peer.identified) {
+        if due && self.peers.values().any(|peer| peer.heard.is_some()) {
             // Around this node's own place first, then anywhere.
             let key = if self.walked.is_none() { self.local } else { PeerId::random() };
             self.walked = Some(now);
             self.swarm.behaviour_mut().kad.get_closest_peers(key);
+        }
+    }
+
+    /// Looks at what peers said of themselves too soon after the time before.
+    fn hear(&mut self, now: Instant) {
+        let due: Vec<_> = self
+            .peers
+            .iter_mut()
+            .filter(|(_, p)| p.heard.is_some_and(|heard| now.duration_since(heard) >= limits::IDENTIFY_EVERY))
+            .filter_map(|(peer, p)| Some((*peer, p.later.take()?)))
+            .collect();
+        for (peer, info) in due {
+            self.identified(peer, *info, now);
         }
     }
 
@@ -865,7 +940,7 @@ impl Task {
         let silent: Vec<_> = self
             .peers
             .iter()
-            .filter(|(_, p)| !p.identified && now.duration_since(p.since) > limits::IDENTIFY_WITHIN)
+            .filter(|(_, p)| p.heard.is_none() && now.duration_since(p.since) > limits::IDENTIFY_WITHIN)
             .map(|(peer, _)| *peer)
             .collect();
         for peer in silent {

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::io::Write;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -30,10 +31,17 @@ const STREAMS_PER_CONNECTION: usize = 64;
 const IDLE: Duration = Duration::from_secs(15 * 60);
 /// A peer that has not said who it is after so long is dropped.
 const IDENTIFY_WITHIN: Duration = Duration::from_secs(10);
-/// Addresses that are taken of one peer.
+/// How often a peer may say anew who it is. Of what it says sooner only the last is kept, and looked at in a later turn.
+const IDENTIFY_EVERY: Duration = Duration::from_secs(2);
+/// Addresses that are told of one peer: those that reach farthest.
 const ADDRESSES_PER_PEER: usize = 8;
-/// The largest packet of the table's protocol.
-const KAD_PACKET_MAX: usize = 16 * 1024;
+/// The longest address with its peer, in bytes; longer ones are not taken.
+const ADDRESS_BYTES_MAX: usize = 128;
+/// The largest packet of the table's protocol, as nodes have it: a full answer fits. Larger ones break the stream.
+const KAD_PACKET_MAX: usize = 64 * 1024;
+/// The table's fullest answer: per peer its id, and addresses with their tags. Beside those that it is told, the table adds the address of
+/// each line that was dialled, and a peer has two lines at most. Twice that, since such an address may be a longer name.
+const _: () = assert!(2 * kad::K_VALUE.get() * ((ADDRESSES_PER_PEER + 2) * (ADDRESS_BYTES_MAX + 4) + 64) < KAD_PACKET_MAX);
 /// Reservations for relayed connections, in all and of one peer; more are refused.
 const RESERVATIONS: (usize, usize) = (128, 2);
 /// Relayed connections, in all and of one peer; more are refused.
@@ -60,6 +68,7 @@ struct Behaviour {
 #[derive(Debug)]
 enum Event {
     Identify(Box<identify::Event>),
+    Ping(ping::Event),
     Relay(relay::Event),
     /// Nothing that the gate acts on.
     Other,
@@ -81,8 +90,8 @@ impl From<relay::Event> for Event {
     }
 }
 impl From<ping::Event> for Event {
-    fn from(_: ping::Event) -> Self {
-        Self::Other
+    fn from(event: ping::Event) -> Self {
+        Self::Ping(event)
     }
 }
 impl From<autonat::Event> for Event {
@@ -168,10 +177,73 @@ fn reach(address: &Multiaddr) -> Option<u8> {
     })
 }
 
+/// What the table is to tell of a peer: where the gate reached it, then what reaches farthest, each once and in a fixed order. Few, since
+/// an answer with more addresses than a packet holds breaks the stream, and then nobody finds anybody.
+fn listed(peer: PeerId, dialled: Option<Multiaddr>, mut known: Vec<Multiaddr>) -> Vec<Multiaddr> {
+    known.sort_unstable_by(|a, b| reach(b).cmp(&reach(a)).then_with(|| a.cmp(b)));
+    let mut listed: Vec<Multiaddr> = Vec::new();
+    for address in dialled.into_iter().chain(known).map(|a| a.with_p2p(peer).unwrap_or_else(|a| a)) {
+        if listed.len() < ADDRESSES_PER_PEER && address.len() <= ADDRESS_BYTES_MAX && !listed.contains(&address) {
+            listed.push(address);
+        }
+    }
+    listed
+}
+
 struct Visitor {
     address: Multiaddr,
+    /// Where the gate called it, when it did.
+    dialled: Option<Multiaddr>,
     since: Instant,
-    identified: bool,
+    /// When it last said who it is and was heard.
+    heard: Option<Instant>,
+    /// What it said too soon after that; the last of it.
+    later: Option<Box<identify::Info>>,
+    /// What the table was last told of it.
+    listed: Option<Vec<Multiaddr>>,
+}
+
+/// Where the gate is, as it was told.
+struct Told {
+    file: Option<PathBuf>,
+    /// Whether the file was ever written.
+    written: bool,
+    addresses: Vec<Multiaddr>,
+}
+
+impl Told {
+    fn new(file: Option<PathBuf>) -> Self {
+        Self { file, written: false, addresses: Vec::new() }
+    }
+
+    /// Tells one more address on stdout and in the file.
+    ///
+    /// # Errors
+    /// When the file could never be written: whoever asked for it waits for it. Later, those who are connected matter more.
+    fn tell(&mut self, address: Multiaddr) -> anyhow::Result<()> {
+        if self.addresses.contains(&address) {
+            return Ok(());
+        }
+        self.addresses.push(address.clone());
+        if let Some(file) = &self.file {
+            match write(file, &self.addresses) {
+                Ok(()) => self.written = true,
+                Err(e) if self.written => warn!(file = %file.display(), error = %e, %address, "the file lacks this address"),
+                Err(e) => return Err(e).with_context(|| format!("--addr-file {} cannot be written", file.display())),
+            }
+        }
+        // Whoever started the gate may have read what it wanted and be gone.
+        let _ = writeln!(std::io::stdout(), "{address}");
+        Ok(())
+    }
+}
+
+/// Written aside and renamed, so that a reader never sees half of it.
+fn write(file: &Path, addresses: &[Multiaddr]) -> std::io::Result<()> {
+    let aside = file.with_extension("new");
+    let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+    std::fs::write(&aside, text)?;
+    std::fs::rename(&aside, file)
 }
 
 struct Gate {
@@ -179,7 +251,7 @@ struct Gate {
     says: String,
     kad: StreamProtocol,
     visitors: HashMap<PeerId, Visitor>,
-    addresses: Vec<Multiaddr>,
+    told: Told,
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -205,8 +277,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         Ok(builder) => builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE)).build(),
         Err(never) => match never {},
     };
-    let mut gate =
-        Gate { swarm, says: format!("/tops/{tag}/2"), kad: protocol(&tag, "kad/2")?, visitors: HashMap::new(), addresses: Vec::new() };
+    let told = Told::new(options.addr_file);
+    let mut gate = Gate { swarm, says: format!("/tops/{tag}/2"), kad: protocol(&tag, "kad/2")?, visitors: HashMap::new(), told };
     let mut open: Vec<ListenerId> = Vec::new();
     for address in &options.listen {
         // The transport shares ports between processes; two gates on one port would each get half of the calls.
@@ -233,7 +305,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     for address in &options.external_address {
         gate.swarm.add_external_address(address.clone());
-        gate.say(address.clone(), options.addr_file.as_deref())?;
+        gate.say(address.clone())?;
     }
     info!(network = options.network, id = %network.id(), peer = %local, "the gate is open");
     let mut turns = tokio::time::interval(TURN);
@@ -243,7 +315,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             event = gate.swarm.select_next_some() => {
                 if let SwarmEvent::NewListenAddr { address, listener_id } = &event {
                     debug!(?listener_id, %address, "listening");
-                    gate.say(address.clone(), options.addr_file.as_deref())?;
+                    gate.say(address.clone())?;
                 }
                 if let SwarmEvent::ListenerClosed { listener_id, reason, .. } = &event {
                     open.retain(|listener| listener != listener_id);
@@ -281,37 +353,40 @@ async fn stopped() {
 }
 
 impl Gate {
-    /// Tells where the gate is, on stdout and in the file, with its identity.
-    fn say(&mut self, address: Multiaddr, file: Option<&Path>) -> anyhow::Result<()> {
+    /// Tells where the gate is, with its identity.
+    fn say(&mut self, address: Multiaddr) -> anyhow::Result<()> {
         let local = *self.swarm.local_peer_id();
-        let address = address.with_p2p(local).unwrap_or_else(|address| address);
-        if self.addresses.contains(&address) {
-            return Ok(());
-        }
-        self.addresses.push(address.clone());
-        if let Some(file) = file {
-            // Written aside and renamed, so that a reader never sees half of it.
-            let aside = file.with_extension("new");
-            let text: String = self.addresses.iter().map(|address| format!("{address}\n")).collect();
-            std::fs::write(&aside, text)
-                .and_then(|()| std::fs::rename(&aside, file))
-                .with_context(|| format!("{} cannot be written", file.display()))?;
-        }
-        println!("{address}");
-        Ok(())
+        self.told.tell(address.with_p2p(local).unwrap_or_else(|address| address))
     }
 
     fn on(&mut self, event: SwarmEvent<Event>) {
         match event {
             SwarmEvent::Behaviour(Event::Identify(event)) => {
                 if let identify::Event::Received { peer_id, info, .. } = *event {
-                    self.identified(peer_id, info);
+                    self.on_identify(peer_id, info);
                 }
+            }
+            SwarmEvent::Behaviour(Event::Ping(ping::Event { peer, connection, result: Err(failure) }))
+                if !matches!(failure, ping::Failure::Unsupported) =>
+            {
+                // Nothing else notices: TCP waits a quarter of an hour for an answer, and the table keeps whom it believes connected.
+                debug!(%peer, %failure, "closed a line that does not answer");
+                self.swarm.close_connection(connection);
             }
             SwarmEvent::Behaviour(Event::Relay(event)) => debug!(?event, "relay"),
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 let address = endpoint.get_remote_address().clone();
-                self.visitors.entry(peer_id).or_insert_with(|| Visitor { address, since: Instant::now(), identified: false });
+                let dialled = endpoint.is_dialer().then(|| address.clone());
+                let since = Instant::now();
+                let visitor = self.visitors.entry(peer_id).or_insert_with(|| Visitor {
+                    address,
+                    dialled: None,
+                    since,
+                    heard: None,
+                    later: None,
+                    listed: None,
+                });
+                visitor.dialled = dialled.or(visitor.dialled.take());
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 self.visitors.remove(&peer_id);
@@ -323,6 +398,15 @@ impl Gate {
         }
     }
 
+    fn on_identify(&mut self, peer: PeerId, info: identify::Info) {
+        let Some(visitor) = self.visitors.get_mut(&peer) else { return };
+        if visitor.heard.is_some_and(|heard| heard.elapsed() < IDENTIFY_EVERY) {
+            visitor.later = Some(Box::new(info));
+            return;
+        }
+        self.identified(peer, info);
+    }
+
     fn identified(&mut self, peer: PeerId, info: identify::Info) {
         if info.protocol_version != self.says {
             let says: String = info.protocol_version.chars().filter(char::is_ascii_graphic).take(64).collect();
@@ -332,27 +416,81 @@ impl Gate {
             return;
         }
         let Some(visitor) = self.visitors.get_mut(&peer) else { return };
-        visitor.identified = true;
-        if !info.protocols.contains(&self.kad) {
-            return;
-        }
+        visitor.heard = Some(Instant::now());
         let heard = reach(&visitor.address).unwrap_or(2);
         let usable = |address: &Multiaddr| {
             reach(address).is_some_and(|reach| reach >= heard) && !address.iter().any(|part| part == Protocol::P2pCircuit)
         };
-        for address in info.listen_addrs.into_iter().filter(usable).take(ADDRESSES_PER_PEER) {
-            self.swarm.behaviour_mut().kad.add_address(&peer, address);
+        let listed = if info.protocols.contains(&self.kad) {
+            listed(peer, visitor.dialled.clone(), info.listen_addrs.into_iter().filter(usable).collect())
+        } else {
+            Vec::new()
+        };
+        // The table only ever adds to what it has of a peer: what has changed is told anew, from nothing.
+        if visitor.listed.as_ref() != Some(&listed) {
+            let table = &mut self.swarm.behaviour_mut().kad;
+            table.remove_peer(&peer);
+            for address in &listed {
+                table.add_address(&peer, address.clone());
+            }
+            visitor.listed = Some(listed);
         }
     }
 
     fn turn(&mut self) {
+        let due: Vec<_> = self
+            .visitors
+            .iter_mut()
+            .filter(|(_, v)| v.heard.is_some_and(|heard| heard.elapsed() >= IDENTIFY_EVERY))
+            .filter_map(|(peer, v)| Some((*peer, v.later.take()?)))
+            .collect();
+        for (peer, info) in due {
+            self.identified(peer, *info);
+        }
         let silent: Vec<_> =
-            self.visitors.iter().filter(|(_, v)| !v.identified && v.since.elapsed() > IDENTIFY_WITHIN).map(|(peer, _)| *peer).collect();
+            self.visitors.iter().filter(|(_, v)| v.heard.is_none() && v.since.elapsed() > IDENTIFY_WITHIN).map(|(peer, _)| *peer).collect();
         for peer in silent {
             debug!(%peer, "dropped a peer that does not say who it is");
             // It may have gone already.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
         debug!(visitors = self.visitors.len(), "here");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> Multiaddr {
+        format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+    }
+
+    #[test]
+    fn a_file_that_can_no_longer_be_written_does_not_close_the_gate() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        std::fs::create_dir(&gone).unwrap();
+        let file = gone.join("addr");
+        let mut told = Told::new(Some(file.clone()));
+        told.tell(address(1)).unwrap();
+        told.tell(address(2)).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("{}\n{}\n", address(1), address(2)));
+        std::fs::remove_dir_all(&gone).unwrap();
+        told.tell(address(3)).unwrap();
+        let never = Told::new(Some(file)).tell(address(1)).unwrap_err();
+        assert!(never.to_string().starts_with("--addr-file "), "{never}");
+    }
+
+    #[test]
+    fn what_is_told_of_a_peer_is_bounded() {
+        let peer = PeerId::random();
+        let far: Multiaddr = "/ip4/8.8.8.8/tcp/1".parse().unwrap();
+        let long: Multiaddr = format!("/dns/{}/tcp/1", "a".repeat(ADDRESS_BYTES_MAX)).parse().unwrap();
+        let known = (1..1_000).map(address).chain([far.clone(), long]).collect();
+        let told = listed(peer, Some(address(5)), known);
+        assert_eq!(told.len(), ADDRESSES_PER_PEER);
+        assert_eq!(told[0], address(5).with_p2p(peer).unwrap());
+        assert_eq!(told[1], far.with_p2p(peer).unwrap());
     }
 }

@@ -11,6 +11,7 @@
 mod gate;
 mod options;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -23,7 +24,10 @@ fn main() -> ExitCode {
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_new(&options.log_level).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
         )
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // Its own complaint about a log that cannot be written would go to the same place, and panic.
+        .log_internal_errors(false)
         .init();
     let outcome = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

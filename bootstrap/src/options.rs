@@ -1,7 +1,7 @@
 //! The command line, and what it names: a network and a key.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -77,7 +77,12 @@ pub fn network(name: &str) -> anyhow::Result<NetworkSpec> {
     }
     let text = read_bounded(Path::new(name), NETWORK_FILE_MAX)
         .with_context(|| format!("--network {name}: it must be main, dev, or a network file"))?;
-    let NetworkFile { fields: f } = toml::from_str(&text).map_err(|e| anyhow::anyhow!("the network file is wrong: {}", e.message()))?;
+    parse(&text)
+}
+
+/// The contents of a network file.
+fn parse(text: &str) -> anyhow::Result<NetworkSpec> {
+    let NetworkFile { fields: f } = toml::from_str(text).map_err(|e| anyhow::anyhow!("the network file is wrong: {}", e.message()))?;
     let fields = Fields {
         m: f.m,
         n: f.n,
@@ -131,27 +136,39 @@ fn create(path: &Path) -> anyhow::Result<SecretKey> {
             break key;
         }
     };
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
-    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
+    // Written beside its name and linked there, so that a kill never leaves half a key, and a key is never replaced.
+    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    let written = write_and_link(&draft, path, &key);
+    // After a failure before its creation there is nothing to remove.
+    let _ = fs::remove_file(&draft);
+    written.and_then(|()| File::open(dir)?.sync_all()).with_context(|| format!("the key file {} cannot be made", path.display()))?;
+    Ok(key)
+}
+
+fn write_and_link(draft: &Path, path: &Path, key: &SecretKey) -> io::Result<()> {
+    // A leftover of a killed process with this one's number.
+    let _ = fs::remove_file(draft);
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    let mut file = options.open(path).with_context(|| format!("the key file {} cannot be made", path.display()))?;
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(draft)?;
     let hex: Zeroizing<String> = Zeroizing::new(key.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect());
     file.write_all(hex.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
-    Ok(key)
+    fs::hard_link(draft, path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// The numbers of `dev`, under a name.
+    const DEV: &str = "name = \"mine\"\nm = 16\nn = 256\nk = 256\nspacing_secs = 4\nhalf_life_secs = 60\ngenesis_bits = 0x1f3fffff\neasiest_bits = 0x2000ffff\nshare_log2 = 4\nstale_window = 3\ngenesis_time_ms = 0\n";
 
     #[test]
     fn a_key_is_made_once_and_kept() {
@@ -177,10 +194,9 @@ mod tests {
         assert_eq!(network("dev").unwrap(), NetworkSpec::dev());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("net.toml");
-        let dev = "name = \"mine\"\nm = 16\nn = 256\nk = 256\nspacing_secs = 4\nhalf_life_secs = 60\ngenesis_bits = 0x1f3fffff\neasiest_bits = 0x2000ffff\nshare_log2 = 4\nstale_window = 3\ngenesis_time_ms = 0\n";
-        fs::write(&path, dev).unwrap();
+        fs::write(&path, DEV).unwrap();
         assert_eq!(network(path.to_str().unwrap()).unwrap(), NetworkSpec::dev());
-        fs::write(&path, dev.replace("n = 256", "n = 7")).unwrap();
+        fs::write(&path, DEV.replace("n = 256", "n = 7")).unwrap();
         assert!(network(path.to_str().unwrap()).is_err());
         assert!(network("/nowhere").is_err());
     }
@@ -194,6 +210,49 @@ mod tests {
         for text in [include_str!("../peers/main.toml"), include_str!("../peers/dev.toml")] {
             let known: Known = toml::from_str(text).unwrap();
             assert!(known.peers.len() <= 64);
+        }
+    }
+
+    /// What may stand where a number should.
+    fn hostile() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<u32>().prop_map(|number| number.to_string()),
+            any::<i64>().prop_map(|number| number.to_string()),
+            (0u32..64, -1i128..=1).prop_map(|(log2, off)| ((1i128 << log2) + off).to_string()),
+            "-?[0-9]{1,40}|0x[0-9a-f]{1,20}",
+            "nan|-inf|1e9|16[.]0|true|\"16\"|\\[\\]|\\[16\\]|\\{\\}|\\{ m = 16 \\}|1979-05-27|",
+            (1usize..70_000).prop_map(|digits| "9".repeat(digits)),
+            "(?s).{0,60}".prop_map(|text| format!("{text:?}")),
+            "\\PC{0,60}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_file_with_one_line_replaced_is_a_network_or_one_sentence(at in any::<prop::sample::Index>(), bare: bool, value in hostile()) {
+            let mut lines: Vec<String> = DEV.lines().map(str::to_owned).collect();
+            let line = at.get_mut(&mut lines);
+            *line = match line.split_once(" = ") {
+                Some((name, _)) if !bare => format!("{name} = {value}"),
+                _ => value,
+            };
+            match parse(&lines.join("\n")) {
+                Ok(spec) => {
+                    prop_assert!(NetworkSpec::new(*spec.fields()).is_ok_and(|again| again == spec));
+                }
+                Err(fault) => {
+                    let sentence = format!("{fault:#}");
+                    prop_assert!(!sentence.is_empty() && !sentence.chars().any(char::is_control), "{sentence:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_is_a_network_or_one_sentence(text in "(?s)[a-z_ =0-9x\\[\\]\"\n.-]{0,200}|(?s).{0,200}") {
+            if let Err(fault) = parse(&text) {
+                let sentence = format!("{fault:#}");
+                prop_assert!(!sentence.is_empty() && !sentence.chars().any(char::is_control), "{sentence:?}");
+            }
         }
     }
 }

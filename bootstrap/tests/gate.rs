@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, kad, noise, tcp, yamux};
 use tokio::time::timeout;
@@ -73,6 +74,26 @@ fn visitor(network: &NetworkSpec) -> Swarm<Visitor> {
     swarm
 }
 
+/// What the gate tells of a peer, once; nothing when it does not know it.
+async fn told_of(swarm: &mut Swarm<Visitor>, peer: PeerId) -> Vec<Multiaddr> {
+    let own = *swarm.local_peer_id();
+    swarm.behaviour_mut().kad.get_closest_peers(own);
+    let answered = async {
+        loop {
+            let event = swarm.select_next_some().await;
+            if let SwarmEvent::Behaviour(VisitorEvent::Kad(kad::Event::OutboundQueryProgressed {
+                result: kad::QueryResult::GetClosestPeers(Ok(ok)),
+                ..
+            })) = event
+            {
+                return ok.peers;
+            }
+        }
+    };
+    let peers = timeout(PATIENCE, answered).await.expect("nobody answers");
+    peers.into_iter().find(|found| found.peer_id == peer).map(|found| found.addrs).unwrap_or_default()
+}
+
 /// Drives a swarm until the gate has said who it is.
 async fn greeted(swarm: &mut Swarm<Visitor>) -> identify::Info {
     let wait = async {
@@ -101,27 +122,7 @@ async fn visitors_find_each_other_and_strangers_are_sent_away() {
     second.dial(address.clone()).unwrap();
     let gate_id: PeerId = greeted(&mut second).await.public_key.to_peer_id();
     second.behaviour_mut().kad.add_address(&gate_id, address.clone());
-    let found = async {
-        loop {
-            let own = *second.local_peer_id();
-            second.behaviour_mut().kad.get_closest_peers(own);
-            let answered = async {
-                loop {
-                    let event = second.select_next_some().await;
-                    if let SwarmEvent::Behaviour(VisitorEvent::Kad(kad::Event::OutboundQueryProgressed {
-                        result: kad::QueryResult::GetClosestPeers(Ok(ok)),
-                        ..
-                    })) = event
-                    {
-                        return ok.peers;
-                    }
-                }
-            };
-            if answered.await.iter().any(|peer| peer.peer_id == first_id && !peer.addrs.is_empty()) {
-                return;
-            }
-        }
-    };
+    let found = async { while told_of(&mut second, first_id).await.is_empty() {} };
     timeout(PATIENCE, found).await.expect("the gate does not tell of the first visitor");
 
     let mut stranger = visitor(&NetworkSpec::main());
@@ -134,6 +135,75 @@ async fn visitors_find_each_other_and_strangers_are_sent_away() {
         }
     };
     timeout(PATIENCE, sent_away).await.expect("a stranger may stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_visitor_that_always_names_new_addresses_is_told_with_few() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_gate, address) = open(dir.path());
+    let dev = NetworkSpec::dev();
+    let mut restless = visitor(&dev);
+    restless.dial(address.clone()).unwrap();
+    let gate_id: PeerId = greeted(&mut restless).await.public_key.to_peer_id();
+    let restless_id = *restless.local_peer_id();
+    tokio::spawn(async move {
+        let named = |port: u16| -> Multiaddr { format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap() };
+        let mut every = tokio::time::interval(Duration::from_millis(100));
+        let mut port = 1_000;
+        loop {
+            tokio::select! {
+                _ = restless.select_next_some() => {}
+                _ = every.tick() => {
+                    restless.add_external_address(named(port));
+                    // With the one that it listens on never more than a gate takes at a time.
+                    restless.remove_external_address(&named(port - 6));
+                    restless.behaviour_mut().identify.push([gate_id]);
+                    port += 1;
+                }
+            }
+        }
+    });
+
+    let mut other = visitor(&dev);
+    other.dial(address.clone()).unwrap();
+    greeted(&mut other).await;
+    other.behaviour_mut().kad.add_address(&gate_id, address);
+    // Twenty addresses later; the one that it listens on is of the system's choice and higher.
+    let late = |address: &Multiaddr| address.iter().any(|part| matches!(part, Protocol::Tcp(1_020..=9_999)));
+    let heard = async {
+        loop {
+            let told = told_of(&mut other, restless_id).await;
+            if told.iter().any(late) {
+                return told;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let told = timeout(PATIENCE, heard).await.expect("the gate does not look at what was said too soon");
+    // Beside those of the last telling, the gate may have dialled one or two.
+    assert!(told.len() <= 10, "{told:?}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stays_open_when_nobody_reads_what_it_prints() {
+    let dir = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let _gate = Gate(command(dir.path()).stdout(writer).spawn().unwrap());
+    let file = dir.path().join("addr");
+    let written = async {
+        loop {
+            match std::fs::read_to_string(&file) {
+                Ok(text) => return text.trim().parse::<Multiaddr>().unwrap(),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let address = timeout(PATIENCE, written).await.expect("it does not tell where it is");
+    let mut guest = visitor(&NetworkSpec::dev());
+    guest.dial(address).unwrap();
+    greeted(&mut guest).await;
 }
 
 #[test]

@@ -4,14 +4,15 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use common::{NET, accepted, share};
+use common::{NET, accepted, miner, share};
 use tempfile::TempDir;
-use tops_protocol::Height;
 use tops_protocol::engine::{Op, OutboxState};
 use tops_protocol::types::NetworkId;
+use tops_protocol::{Height, PublicKey};
 use tops_store::StoreFault;
 use tops_store::sled::{Opened, SET_ASIDE_MAX, open};
 
@@ -55,15 +56,22 @@ fn outbox_is_whole(opened: &Opened, rows: u64) {
     assert!(opened.store.outbox_row(&unit).unwrap().unwrap().text.contains("\"nonce\":20,"));
 }
 
-/// Either the store noticed and began anew, or what it gives is exactly a state that was once durable.
+/// Either the store noticed and began anew, or what it gives is a state that it once had: the first so many batches, each whole, and
+/// nothing of any later one. [`filled_with`] commits them in the order of their nonces, from 10 up.
 fn never_silently_wrong(opened: &Opened, rows: u64) {
     outbox_is_whole(opened, rows);
     let snapshot = opened.store.snapshot(Height(0)).unwrap();
-    if opened.fresh {
-        assert_eq!(snapshot.shares, []);
-    } else {
-        assert!(snapshot.shares.iter().all(|row| *row == share((row.epoch % 7) as u8, row.epoch, nonce(row))));
-    }
+    let end = 10 + snapshot.shares.len() as u64;
+    assert!(end <= 10 + rows && (!opened.fresh || end == 10), "{} shares of {rows}", snapshot.shares.len());
+    let nonces: BTreeSet<u64> = snapshot.shares.iter().map(nonce).collect();
+    assert!(nonces.iter().copied().eq(10..end), "a later share is there without an earlier one: {nonces:?}");
+    let by = |nonce: u64| (nonce / 10 % 7) as u8;
+    assert!(snapshot.shares.iter().all(|row| *row == share(by(nonce(row)), nonce(row) / 10, nonce(row))));
+    // Each batch sets its miner's sums to its nonce.
+    let sums: BTreeMap<PublicKey, u64> = (10..end).map(|nonce| (miner(by(nonce)), nonce)).collect();
+    let ledger: BTreeMap<_, _> = snapshot.ledger.iter().map(|(key, row)| (*key, row.shares)).collect();
+    let standing: BTreeMap<_, _> = snapshot.standing.iter().map(|(key, row)| (*key, row.accepted)).collect();
+    assert_eq!((&ledger, &standing), (&sums, &sums), "a batch is there in part");
     // And it goes on.
     opened.store.commit(&[accepted(1, 500, 1)]).unwrap();
 }

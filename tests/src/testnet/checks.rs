@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::run::{AGREE_WITHIN, Options, Scenario, Summary, Yard, get};
+use super::run::{AGREE_WITHIN, Options, Summary, Yard, get};
 use crate::aggregator::Received;
 
-/// Units that a miner had flushed.
-pub(super) type Acknowledged = BTreeSet<String>;
+/// Units that were in the stores of nodes, by the node's number.
+pub(super) type Flushed = BTreeMap<usize, BTreeSet<String>>;
 
 /// Seconds a head that no run exceeds on average: ten heads a minute. The schedule aims at thirty.
 const SECONDS_A_HEAD: u64 = 6;
@@ -54,9 +54,9 @@ async fn shares(yard: &Yard, node: usize) -> anyhow::Result<BTreeMap<String, Sha
     }
 }
 
-/// Own units that a miner has flushed: what it lists is in its store.
-pub(super) async fn own_units(yard: &Yard, node: usize) -> anyhow::Result<Acknowledged> {
-    Ok(shares(yard, node).await?.into_iter().filter(|(_, share)| share.own).map(|(unit, _)| unit).collect())
+/// Units that a node lists. They are in its store, and flushed a moment later.
+pub(super) async fn flushed(yard: &Yard, node: usize) -> anyhow::Result<BTreeSet<String>> {
+    Ok(shares(yard, node).await?.into_keys().collect())
 }
 
 /// Roots of the main chain, by a node.
@@ -79,7 +79,7 @@ async fn main_chain(yard: &Yard, node: usize) -> anyhow::Result<BTreeSet<String>
 pub(super) async fn judge(
     yard: &Yard,
     options: &Options,
-    before_kill: &Acknowledged,
+    before_kill: &Flushed,
     summary: &mut Summary,
     failures: &mut Vec<String>,
 ) -> anyhow::Result<()> {
@@ -92,6 +92,10 @@ pub(super) async fn judge(
         let stored = shares(yard, i).await?;
         one_node(yard, i, &status, &stored, summary, failures);
         stores.push((status, stored));
+    }
+    let shown = |status: &Value| (status["tip"]["root"].clone(), status["ledger_digest"].clone());
+    if !stores.windows(2).all(|two| shown(&two[0].0) == shown(&two[1].0)) {
+        failures.push("after the last deliveries the nodes tell different heads or ledgers".into());
     }
     let height = stores.first().and_then(|(status, _)| status["tip"]["height"].as_u64()).unwrap_or(0);
     summary.heads = height;
@@ -109,6 +113,7 @@ pub(super) async fn judge(
         main.contains(&share.prev_hash) || parents.get(share.prev_hash.as_str()).is_some_and(|parent| main.contains(*parent))
     };
 
+    let killed = yard.killed(options.scenario);
     for (i, node) in yard.nodes.iter().enumerate() {
         let own: Vec<_> = stores[i].1.iter().filter(|(_, share)| share.own).collect();
         summary.acknowledged.insert(node.name.clone(), own.len() as u64);
@@ -116,11 +121,12 @@ pub(super) async fn judge(
             failures.push(format!("{} acknowledged no share", node.name));
         }
         for (unit, share) in own {
-            // After a kill a share of an abandoned branch may have missed the dead node for good; it counts for nobody.
-            if options.scenario == Scenario::Kill && !earns(share) {
-                continue;
-            }
             for (other, (_, stored)) in yard.nodes.iter().zip(&stores) {
+                // A share of an abandoned branch that missed a dead node, or was flushed in a killed one's last moment, is in no sync: it counts
+                // for nobody.
+                if (killed.contains(&node.name.as_str()) || killed.contains(&other.name.as_str())) && !earns(share) {
+                    continue;
+                }
                 match stored.get(unit) {
                     None => failures
                         .push(format!("{} lacks share {unit} that {} acknowledged for epoch {}", other.name, node.name, share.epoch)),
@@ -132,9 +138,9 @@ pub(super) async fn judge(
             }
         }
     }
-    for unit in before_kill {
-        if !all.contains_key(unit) {
-            failures.push(format!("share {unit} was acknowledged before the kill and is lost"));
+    for (node, units) in before_kill {
+        for unit in units.iter().filter(|unit| !stores[*node].1.contains_key(*unit)) {
+            failures.push(format!("{} had flushed share {unit} before it was killed, and lost it", yard.nodes[*node].name));
         }
     }
     aggregator(yard, options, height, &stores, earns, summary, failures).await
@@ -143,7 +149,14 @@ pub(super) async fn judge(
 /// What one node tells of itself.
 fn one_node(yard: &Yard, i: usize, status: &Value, stored: &BTreeMap<String, Share>, summary: &mut Summary, failures: &mut Vec<String>) {
     let node = &yard.nodes[i];
-    let counter = |name: &str| status["counters"][name].as_u64().unwrap_or(0);
+    let counter = |name: &str| status["counters"][name].as_u64().unwrap_or_else(|| panic!("a status has the counter {name}"));
+    let own = stored.values().filter(|share| share.own).count() as u64;
+    if own < counter("acknowledged") {
+        failures.push(format!("{} acknowledged {} shares since its start and lists {own}", node.name, counter("acknowledged")));
+    }
+    if let Some(path) = status["store_set_aside"].as_str() {
+        failures.push(format!("{} put its store aside as damaged: {path}", node.name));
+    }
     let audited = stored.values().filter(|share| share.state == "audited").count();
     if !node.miner && counter("shares_audited") == 0 {
         failures.push(format!("{} audited nothing", node.name));
@@ -208,11 +221,11 @@ async fn aggregator(
             }
         }
     }
-    let killed = if options.scenario == Scenario::Kill { yard.last_miner().map(|i| yard.nodes[i].name.as_str()) } else { None };
+    let killed = yard.killed(options.scenario);
     let mut in_the_air = 0;
     for (unit, kept) in &received.units {
         for (name, &times) in &kept.times {
-            let again = times == 2 && killed == Some(name.as_str());
+            let again = times == 2 && killed.contains(&name.as_str());
             in_the_air += usize::from(again);
             if times != 1 && !again {
                 failures.push(format!("{name} brought {unit} {times} times to the aggregator"));
@@ -241,7 +254,13 @@ async fn aggregator(
 pub(super) fn logs(dir: &Path, failures: &mut Vec<String>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return failures.push("the logs cannot be read".into()) };
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log")) {
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let text = match std::fs::read(&path) {
+            Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(fault) => {
+                failures.push(format!("{} cannot be read: {fault}", path.display()));
+                continue;
+            }
+        };
         for line in text.lines().filter(|line| line.contains(" ERROR ") || line.contains("panicked at")).take(3) {
             failures.push(format!("{}: {line}", path.file_name().unwrap_or_default().to_string_lossy()));
         }

@@ -23,6 +23,12 @@ const MINING_PART: f64 = 0.5;
 pub(super) const AGREE_WITHIN: Duration = Duration::from_secs(5);
 /// And the bridge has delivered what is deep enough within this time after that.
 const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+/// How long killed nodes stay down: longer than the stale window in expectation, so that they miss what no gossip brings again.
+const DOWN_SECS: u64 = (2 * STALE_WINDOW * SPACING_SECS) as u64;
+/// What a node lists is flushed within this time.
+const FLUSHED_WITHIN: Duration = Duration::from_millis(500);
+/// Heads below the tip down to which gossip takes shares.
+const STALE_WINDOW: u32 = 3;
 /// A process ends within this time after SIGTERM.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// A process is reachable within this time after its start.
@@ -135,13 +141,12 @@ pub async fn conduct(options: Options) -> anyhow::Result<Summary> {
     if options.nodes < 3 {
         bail!("a testnet has at least 3 nodes: a bootstrap node, a miner, and a verify-only node");
     }
-    let dir = std::env::temp_dir().join(format!("tops-testnet-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
-    let outcome = in_directory(&options, &dir).await;
+    let dir = tempfile::Builder::new().prefix("tops-testnet-").tempdir().context("making a directory for data and logs")?;
+    let outcome = in_directory(&options, dir.path()).await;
     if options.keep || !outcome.as_ref().is_ok_and(|summary| summary.ok) {
-        println!("data and logs stay in {}", dir.display());
+        println!("data and logs stay in {}", dir.keep().display());
     } else {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
+        dir.close().context("removing data and logs")?;
     }
     outcome
 }
@@ -164,7 +169,7 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
     seconds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut interrupted = false;
     let mut killed = false;
-    let mut before_kill = checks::Acknowledged::new();
+    let mut before_kill = checks::Flushed::new();
     loop {
         tokio::select! {
             _ = seconds.tick() => {}
@@ -181,7 +186,7 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
             killed = true;
             before_kill = yard.kill_two().await?;
         }
-        if killed && elapsed >= third + 5 && yard.nodes.iter().any(|node| node.process.is_none()) {
+        if killed && elapsed >= third + DOWN_SECS && yard.nodes.iter().any(|node| node.process.is_none()) {
             yard.restart().await?;
         }
     }
@@ -251,7 +256,7 @@ fn network(rate: f64, dir: &Path) -> anyhow::Result<(NetworkSpec, PathBuf)> {
         genesis_bits: Bits::from_target(target(attempts)).get(),
         easiest_bits: Bits::from_target(target(attempts / 64)).get(),
         share_log2: 3,
-        stale_window: 3,
+        stale_window: STALE_WINDOW,
         genesis_time_ms: u64::try_from(now.as_millis())?,
     };
     let spec = NetworkSpec::new(fields)?;
@@ -379,18 +384,29 @@ impl Yard {
         )
     }
 
-    /// The one that is killed.
-    pub(super) fn last_miner(&self) -> Option<usize> {
-        self.nodes.iter().rposition(|node| node.miner)
+    /// The last miner and the light node.
+    fn victims(&self) -> impl Iterator<Item = usize> {
+        let miner = self.nodes.iter().rposition(|node| node.miner);
+        let light = self.nodes.iter().position(|node| !node.miner);
+        miner.into_iter().chain(light)
     }
 
-    /// kill -9 of the last miner and the light node. Gives what the miner had acknowledged by then.
-    async fn kill_two(&mut self) -> anyhow::Result<checks::Acknowledged> {
-        let Some(miner) = self.last_miner() else { bail!("no miner to kill") };
-        let Some(light) = self.nodes.iter().position(|node| !node.miner) else { bail!("no light node to kill") };
-        let before = checks::own_units(self, miner).await?;
-        println!("       kill -9 of {} and {}", self.nodes[miner].name, self.nodes[light].name);
-        for i in [miner, light] {
+    /// The names of those that a scenario kills.
+    pub(super) fn killed(&self, scenario: Scenario) -> Vec<&str> {
+        let victims = self.victims().filter(|_| scenario == Scenario::Kill);
+        victims.map(|i| self.nodes[i].name.as_str()).collect()
+    }
+
+    /// kill -9 of the last miner and the light node. Gives what they had flushed by then.
+    async fn kill_two(&mut self) -> anyhow::Result<checks::Flushed> {
+        let victims: Vec<usize> = self.victims().collect();
+        let mut before = checks::Flushed::new();
+        for &i in &victims {
+            before.insert(i, checks::flushed(self, i).await?);
+        }
+        tokio::time::sleep(FLUSHED_WITHIN).await;
+        println!("       kill -9 of {}", self.killed(Scenario::Kill).join(" and "));
+        for i in victims {
             if let Some(mut process) = self.nodes[i].process.take() {
                 process.kill().await?;
             }

@@ -4,8 +4,8 @@
 //! and target. The queue goes on adjusting what it begins with.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ use crate::backend::{Backend, Device, DeviceFault, SEARCH_LIMIT, SearchJob, Stop
 pub const DEFAULT_TARGET: Duration = Duration::from_millis(300);
 /// How many figures the file keeps; the ones measured first go first.
 const KEPT: usize = 256;
+/// The largest file that is read, a kilobyte a figure; a longer one counts as damaged.
+const FILE_MAX: u64 = 256 * 1024;
 /// Searches of one measurement at most: each is at least twice as long as the one before.
 const ROUNDS: u32 = 20;
 
@@ -41,7 +43,7 @@ pub struct Tuner {
 impl Tuner {
     /// Reads the file if there is one; with no path, nothing is kept. A damaged file counts as none.
     pub fn open(path: Option<&Path>) -> Self {
-        let kept = path.and_then(|path| fs::read(path).ok()).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let kept = path.and_then(|path| read(path).ok()).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Self { path: path.map(Path::to_path_buf), kept }
     }
 
@@ -78,6 +80,12 @@ impl Tuner {
         fs::write(&beside, serde_json::to_vec_pretty(&self.kept).map_err(io::Error::other)?)?;
         fs::rename(&beside, path)
     }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_MAX { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
 fn key(device: &Device, shape: Shape, target: Duration) -> String {
@@ -129,6 +137,17 @@ fn measure(backend: &dyn Backend, shape: Shape, target: Duration, stop: &Stop) -
 mod tests {
     use super::*;
     use crate::cpu::CpuBackend;
+    use proptest::prelude::*;
+
+    /// A file of figures as it is written, with these in it.
+    fn written(figures: &[(u32, f64, u64)]) -> String {
+        let kept: BTreeMap<String, Tuned> = figures
+            .iter()
+            .enumerate()
+            .map(|(i, &(batch, attempts_per_sec, serial))| (format!("device {i}"), Tuned { batch, attempts_per_sec, serial }))
+            .collect();
+        serde_json::to_string_pretty(&kept).unwrap()
+    }
 
     #[test]
     fn a_batch_takes_about_the_target_and_is_kept() {
@@ -152,5 +171,40 @@ mod tests {
         let tuned = Tuner::open(Some(&path)).tune(&cpu, Shape::DEVNET, target, &Stop::new()).unwrap();
         assert_eq!(Tuner::open(Some(&path)).kept.len(), 1);
         assert!(tuned.batch > 0);
+    }
+
+    #[test]
+    fn a_longer_file_than_is_read_counts_as_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tuned.json");
+        let mut text = written(&[(64, 12.5, 0)]);
+        text.push_str(&" ".repeat(FILE_MAX as usize - text.len()));
+        fs::write(&path, &text).unwrap();
+        assert_eq!(Tuner::open(Some(&path)).kept.len(), 1);
+        text.push(' ');
+        fs::write(&path, &text).unwrap();
+        assert!(Tuner::open(Some(&path)).kept.is_empty());
+        assert!(Tuner::open(Some(dir.path())).kept.is_empty(), "a directory is no file of figures");
+    }
+
+    proptest! {
+        #[test]
+        fn any_file_is_read_whole_or_counts_as_none(
+            garbage in proptest::collection::vec(any::<u8>(), 0..1_000),
+            figures in proptest::collection::vec((any::<u32>(), 0.0f64..1e12, any::<u64>()), 1..5),
+            at in any::<prop::sample::Index>(), end in any::<prop::sample::Index>(),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("tuned.json");
+            let whole = written(&figures).into_bytes();
+            let mut changed = whole.clone();
+            changed.splice(at.index(whole.len())..whole.len().min(at.index(whole.len()) + 3), garbage.iter().take(6).copied());
+            let cut = whole[..end.index(whole.len())].to_vec();
+            for (bytes, least, most) in [(whole, figures.len(), figures.len()), (changed, 0, figures.len()), (cut, 0, 0), (garbage, 0, 0)] {
+                fs::write(&path, bytes).unwrap();
+                let kept = Tuner::open(Some(&path)).kept.len();
+                prop_assert!((least..=most).contains(&kept), "{kept} figures");
+            }
+        }
     }
 }

@@ -734,7 +734,8 @@ mod tests {
                 let (open, close) = if lists { ("[", "]") } else { ("{a=", "}") };
                 format!("{}1{}", open.repeat(deep), close.repeat(deep))
             }),
-            1 => prop::collection::vec("[a-z0-9/.]{0,12}".prop_map(|text| quoted(&text)), 0..100).prop_map(|all| format!("[{}]", all.join(","))),
+            1 => prop::collection::vec("[a-z0-9/.]{0,12}".prop_map(|text| quoted(&text)), 0..100)
+                .prop_map(|all| format!("[{}]", all.join(","))),
             1 => "\\PC{0,60}",
         ]
     }

@@ -144,9 +144,12 @@ mod tests {
         assert!(known_peers("peers = 1").is_err());
     }
 
+    /// The numbers of `dev`.
+    const DEV: &str = "m = 16\nn = 256\nk = 256\nspacing_secs = 4\nhalf_life_secs = 60\ngenesis_bits = 0x1f3fffff\neasiest_bits = 0x2000ffff\nshare_log2 = 4\nstale_window = 3\ngenesis_time_ms = 0\n";
+
     #[test]
     fn a_network_file_gives_its_own_id() {
-        let dev = "m = 16\nn = 256\nk = 256\nspacing_secs = 4\nhalf_life_secs = 60\ngenesis_bits = 0x1f3fffff\neasiest_bits = 0x2000ffff\nshare_log2 = 4\nstale_window = 3\ngenesis_time_ms = 0\n";
+        let dev = DEV;
         let network = Network::parse(dev).unwrap();
         assert_eq!(network.spec, NetworkSpec::dev());
         let root = "ab".repeat(32);
@@ -175,5 +178,41 @@ mod tests {
                 prop_assert!(!sentence.contains('\n') && sentence.chars().count() < 400, "{sentence}");
             }
         }
+
+        #[test]
+        fn a_file_with_one_line_replaced_is_a_network_or_one_sentence(at in any::<prop::sample::Index>(), bare: bool, value in hostile()) {
+            let whole = format!("name = \"mine\"\n{DEV}[[checkpoints]]\nheight = 7\nroot = \"{}\"\n", "ab".repeat(32));
+            prop_assert!(Network::parse(&whole).is_ok());
+            let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+            let line = at.get_mut(&mut lines);
+            *line = match line.split_once(" = ") {
+                Some((name, _)) if !bare => format!("{name} = {value}"),
+                _ => value,
+            };
+            match Network::parse(&lines.join("\n")) {
+                Ok(network) => {
+                    prop_assert!(NetworkSpec::new(*network.spec.fields()).is_ok_and(|again| again == network.spec));
+                    prop_assert!((1..=32).contains(&network.name.len()) && network.checkpoints.len() <= CHECKPOINTS_MAX);
+                }
+                Err(ConfigFault(sentence)) => {
+                    prop_assert!(!sentence.is_empty() && !sentence.chars().any(char::is_control), "{sentence:?}");
+                    prop_assert!(sentence.chars().count() < 400, "{sentence}");
+                }
+            }
+        }
+    }
+
+    /// What may stand where a number should.
+    fn hostile() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<u32>().prop_map(|number| number.to_string()),
+            any::<i64>().prop_map(|number| number.to_string()),
+            (0u32..64, -1i128..=1).prop_map(|(log2, off)| ((1i128 << log2) + off).to_string()),
+            "-?[0-9]{1,40}|0x[0-9a-f]{1,20}",
+            "nan|-inf|1e9|16[.]0|true|\"16\"|\\[\\]|\\[16\\]|\\{\\}|\\{ m = 16 \\}|1979-05-27|",
+            (1usize..70_000).prop_map(|digits| "9".repeat(digits)),
+            "(?s).{0,60}".prop_map(|text| serde_json::Value::from(text).to_string()),
+            "\\PC{0,60}",
+        ]
     }
 }

@@ -133,6 +133,11 @@ fn object<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D
     Object::deserialize(deserializer).map(|object| object.0)
 }
 
+/// A field that is there has a value: the derive alone would take `null` for a field that is not there.
+fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// The text form; the derive writes keys in this order and refuses unknown and duplicate ones.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,11 +152,11 @@ struct TextForm {
     time_ms: u64,
     kernel_ver: String,
     driver_hint: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     network_hex: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     miner_hex: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     timestamp_ms: Option<u64>,
     sig_hex: String,
 }

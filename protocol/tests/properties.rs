@@ -8,7 +8,7 @@ use tops_protocol::codec::{self, AnyReceipt, RECEIPT_TEXT_MAX, RECEIPT_WIRE_MAX}
 use tops_protocol::error::{Consequence, ContextFault, SemanticFault, StructuralFault};
 use tops_protocol::keys::{self, SecretKey};
 use tops_protocol::network::Fields;
-use tops_protocol::receipt::{Draft, KERNEL_V2, Text};
+use tops_protocol::receipt::{Draft, KERNEL_V1, KERNEL_V2, ReceiptV1, Text, prehash};
 use tops_protocol::target::{self, Anchor, Bits};
 use tops_protocol::verify::{ParentFacts, Structural};
 use tops_protocol::{Height, Millis, NetworkSpec, NetworkTag, Nonce, PublicKey, Receipt, Root, Shape, Signature, U256};
@@ -93,6 +93,47 @@ fn receipts() -> impl Strategy<Value = Receipt> {
             signed(receipt, &secret(key))
         },
     )
+}
+
+/// What the solo worker writes, signed with `secret(7)`.
+fn receipts_v1() -> impl Strategy<Value = ReceiptV1> {
+    let text = "[ !#-\\[\\]-~]{1,128}".prop_map(|t| Text::new(t).unwrap());
+    let side = 1u32..=8192;
+    let numbers = (0..LIMIT, any::<u32>(), 0..LIMIT, 0..LIMIT);
+    (text.clone(), text, (side.clone(), side.clone(), side), numbers, any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(
+        |(device_did, driver_hint, (m, n, k), (epoch_id, nonce, batch, time_ms), prev, root)| {
+            let unsigned = ReceiptV1 {
+                device_did,
+                epoch_id,
+                prev_hash: Root(prev),
+                nonce,
+                work_root: Root(root),
+                m,
+                n,
+                k,
+                batch,
+                time_ms,
+                kernel_ver: Text::new(KERNEL_V1).unwrap(),
+                driver_hint,
+                sig: Vec::new(),
+            };
+            let sig = secret(7).sign(&prehash(&unsigned.id()));
+            ReceiptV1 { sig: sig.0.to_vec(), ..unsigned }
+        },
+    )
+}
+
+/// Changes at some places of a text: what is removed there, and what is put in its stead.
+fn edits() -> impl Strategy<Value = Vec<(proptest::sample::Index, usize, Vec<u8>)>> {
+    let byte = prop_oneof![any::<u8>(), proptest::sample::select(&b"0123456789abcdefABCDEF\"\\,:{}[] \nu-+.e"[..])];
+    proptest::collection::vec((any::<proptest::sample::Index>(), 0usize..4, proptest::collection::vec(byte, 0..4)), 1..6)
+}
+
+fn edited(text: &str, edits: &[(proptest::sample::Index, usize, Vec<u8>)]) -> Vec<u8> {
+    edits.iter().fold(text.as_bytes().to_vec(), |bytes, (at, remove, insert)| {
+        let at = at.index(bytes.len() + 1);
+        spliced(&bytes, at, (*remove).min(bytes.len() - at), insert)
+    })
 }
 
 /// Which stage refuses bytes that claim to be a receipt of `network`; `None`: neither of the first two does.
@@ -239,6 +280,12 @@ fn texts_that_break_the_form() {
     malformed(refused("{\"m\":16,\"n\":256,\"k\":256,\"batch\":4096}", "[16,256,256,4096]"));
     malformed(refused("\"timestamp_ms\":1790990688974,", ""));
     malformed(refused("\"nonce\":70000", "\"nonce\":null"));
+    // A receipt of the other version does not have these at all.
+    let mut nulls: serde_json::Map<_, _> = serde_json::from_str(&text).unwrap();
+    for key in ["network_hex", "miner_hex", "timestamp_ms"] {
+        nulls.insert(key.into(), serde_json::Value::Null);
+    }
+    malformed(codec::receipt_from_text(serde_json::to_string(&nulls).unwrap().as_bytes()).unwrap_err());
     assert_eq!(refused("\"nonce\":70000", "\"nonce\":9007199254740992"), StructuralFault::Integer { field: "nonce" });
     assert_eq!(refused("\"batch\":4096", "\"batch\":9007199254740992"), StructuralFault::Integer { field: "sizes.batch" });
     assert_eq!(refused("\"m\":16", "\"m\":17"), StructuralFault::Shape);
@@ -381,6 +428,41 @@ proptest! {
             // Whatever was changed, it is under the signature.
             let stands = Structural::of_any_network(read).ok().and_then(|s| s.semantic().ok()).is_some();
             prop_assert_eq!(stands, bytes == original);
+        }
+    }
+
+    #[test]
+    fn scrambled_texts_are_refused_or_read_the_same_again(receipt in receipts(), edits in edits()) {
+        let bytes = edited(&receipt.to_text(), &edits);
+        match codec::receipt_from_text(&bytes) {
+            Ok(AnyReceipt::V2(read)) => {
+                prop_assert_eq!(codec::receipt_from_text(read.to_text().as_bytes()), Ok(AnyReceipt::V2(read.clone())));
+                let same = read == receipt;
+                // Whatever it says otherwise, it is under the signature.
+                let stands = Structural::of_any_network(read).ok().and_then(|s| s.semantic().ok()).is_some();
+                prop_assert_eq!(stands, same);
+            }
+            // Three keys cannot leave at once.
+            other => {
+                prop_assert!(other.is_err(), "{other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn scrambled_texts_of_v1_are_refused_or_read_the_same_again(receipt in receipts_v1(), edits in edits()) {
+        prop_assert_eq!(codec::receipt_from_text(receipt.to_text().as_bytes()), Ok(AnyReceipt::V1(receipt.clone())));
+        let bytes = edited(&receipt.to_text(), &edits);
+        match codec::receipt_from_text(&bytes) {
+            Ok(AnyReceipt::V1(read)) => {
+                prop_assert_eq!(codec::receipt_from_text(read.to_text().as_bytes()), Ok(AnyReceipt::V1(read.clone())));
+                let stands = keys::verify_lenient(&secret(7).public().0, &prehash(&read.id()), &read.sig).is_ok();
+                prop_assert_eq!(stands, read == receipt);
+            }
+            // Three keys cannot come at once.
+            other => {
+                prop_assert!(other.is_err(), "{other:?}");
+            }
         }
     }
 

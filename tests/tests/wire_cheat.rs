@@ -1,5 +1,5 @@
-//! Cheaters over real libp2p against real `tops-node` processes: invented, stolen, retouched and forged receipts, variants of one unit, and a
-//! head of a banned key (spec §5). The cheater speaks through the node's own network task, and says what no engine would.
+//! Cheaters over real libp2p against real `tops-node` processes: invented, stolen, retouched and forged receipts, variants of one unit,
+//! and a head of a banned key (spec §5). The cheater speaks through the node's own network task, and says what no engine would.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a test may panic; its helpers are outside of #[test]
 

@@ -1,7 +1,7 @@
 //! What the store holds, by pages: receipts with their state, the ledger, the outbox.
 
 use axum::Json;
-use axum::extract::rejection::JsonRejection;
+use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -67,9 +67,10 @@ pub(super) async fn list(State(api): State<Api>, RawQuery(raw): RawQuery) -> Rep
 }
 
 /// `GET /v1/receipts/{id}`: one share by its unit or its receipt's id, with its text.
-pub(super) async fn one(State(api): State<Api>, Path(id): Path<String>, RawQuery(raw): RawQuery) -> Reply {
+pub(super) async fn one(State(api): State<Api>, id: Result<Path<String>, PathRejection>, RawQuery(raw): RawQuery) -> Reply {
     Query::parse(raw.as_deref(), &[])?;
-    let unit = UnitId::from_hex(&id).map_err(|_| Problem::bad("a receipt is named by its unit or id, 64 lower-case hex digits"))?;
+    let unit = id.ok().and_then(|Path(id)| UnitId::from_hex(&id).ok());
+    let unit = unit.ok_or_else(|| Problem::bad("a receipt is named by its unit or id, 64 lower-case hex digits"))?;
     let found = api
         .read(move |store| {
             let share = match store.share(&unit)? {

@@ -20,6 +20,8 @@ pub enum Fraud {
     Thief,
     /// Others' shares with other metadata, the signature kept.
     Retoucher,
+    /// Others' shares under their own keys, signed anew with its key.
+    Forger,
     /// Its own true shares in several metadata variants, each signed.
     Varier,
     /// Its own units, each with the true root and with an invented one.
@@ -39,13 +41,16 @@ pub struct Cheat {
     pub heads: Vec<Root>,
     /// Units that it sent in more than one form.
     pub units: Vec<UnitId>,
+    /// Wire forms of others' shares that it sent under a signature that does not stand.
+    pub copies: Vec<Vec<u8>>,
     rng: StdRng,
 }
 
 impl Cheat {
     /// Begins after `after` honest shares.
     pub fn new(fraud: Fraud, after: usize, seed: u64) -> Self {
-        Self { fraud, after, sent: 0, heads: Vec::new(), units: Vec::new(), rng: StdRng::seed_from_u64(seed ^ 0x6368_6561) }
+        let rng = StdRng::seed_from_u64(seed ^ 0x6368_6561);
+        Self { fraud, after, sent: 0, heads: Vec::new(), units: Vec::new(), copies: Vec::new(), rng }
     }
 
     /// A root that would be a share and no head.
@@ -126,7 +131,7 @@ pub(super) fn found(world: &mut World, node: usize, job: &Job, attempt: Attempt,
             cheat.sent += 1;
             true
         }
-        Fraud::TwoFaced | Fraud::Thief | Fraud::Retoucher => false,
+        Fraud::TwoFaced | Fraud::Thief | Fraud::Retoucher | Fraud::Forger => false,
     };
     world.nodes[node].cheat = Some(cheat);
     taken
@@ -147,6 +152,15 @@ pub(super) fn overheard(world: &mut World, node: usize, bytes: &Rc<Bytes>) {
             Fraud::Retoucher => {
                 let retouched = Receipt { time_ms: heard.time_ms + 1, ..heard };
                 world.shout(node, bytes.topic, &retouched.to_wire());
+                cheat.copies.push(retouched.to_wire());
+                cheat.sent += 1;
+            }
+            Fraud::Forger => {
+                let draft = Draft::new(heard);
+                let sig = world.nodes[node].key.sign(&draft.prehash());
+                let forged = draft.with_signature(sig);
+                world.shout(node, bytes.topic, &forged.to_wire());
+                cheat.copies.push(forged.to_wire());
                 cheat.sent += 1;
             }
             Fraud::Inventor | Fraud::Varier | Fraud::TwoFaced => {}

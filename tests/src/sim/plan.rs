@@ -113,22 +113,23 @@ impl Plan {
         }
     }
 
-    /// Twenty nodes and more with loss, delay, duplicates, a late joiner, a partition longer than the stale window, and in two seeds of
-    /// three crashes.
+    /// Twenty nodes and more with loss, delay, duplicates, a late joiner, a partition longer than the stale window with miners on both
+    /// sides, and in two seeds of three crashes.
     pub fn stormy(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x706c_616e);
         let nodes = rng.random_range(20..=24);
         let miners = rng.random_range(4..=10);
-        let from_ms = rng.random_range(15_000..40_000);
+        let from_ms: u64 = rng.random_range(15_000..40_000);
         let closes = rng.random_bool(0.5);
         let part = rng.random_range(0.15..0.6);
         // The stale window is 3 heads of 4 s.
-        let split = Split {
-            from_ms,
-            to_ms: from_ms + rng.random_range(30_000..50_000),
-            side: (0..nodes).map(|_| rng.random_bool(part)).collect(),
-            closes,
-        };
+        let to_ms: u64 = from_ms + rng.random_range(30_000..50_000);
+        let mut side: Vec<bool> = (0..nodes).map(|_| rng.random_bool(part)).collect();
+        // A side that mines nothing has nothing to undo.
+        if side[..miners].iter().all(|&of_miner| of_miner == side[0]) {
+            side[miners - 1] = !side[0];
+        }
+        let split = Split { from_ms, to_ms, side, closes };
         let crashes = if seed.is_multiple_of(3) {
             Vec::new()
         } else {

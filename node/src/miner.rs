@@ -4,18 +4,18 @@
 //!   Output::Job ──▶ miner ──mine──▶ devices ──report──▶ miner ──confirm (CPU)──▶ Input::Found
 //! ```
 //!
-//! It never signs and never decides whether a hit is late. A hit that the CPU does not confirm goes nowhere: the queue benches the device and
-//! writes down what reproduces it.
+//! What the loop says is heard before the reports that wait, so that a new head is mined on at once. It never signs and never decides whether
+//! a hit is late. A hit that the CPU does not confirm goes nowhere: the queue benches the device and writes down what reproduces it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 use tokio::sync::mpsc;
-use tops_compute::queue::{JobFault, MiningJob, MiningReport, Queue};
+use tops_compute::queue::{JobFault, MiningJob, MiningReport, Priority, Queue};
 use tops_protocol::engine::{Input, Job};
 use tops_protocol::types::INTEGER_LIMIT;
 use tops_protocol::{Nonce, PublicKey, Shape};
@@ -25,47 +25,112 @@ use crate::driver::Clock;
 use crate::net::limits::MINER_HITS;
 use crate::state::{HashRate, Shared, count};
 
-/// Words to the miner that wait; reports of searches that find it full are dropped with their hits, and that is said.
-const WORDS: usize = 4_096;
+/// Reports of searches that wait for the miner. Of one that finds no room the attempts are still counted, and its hits are late hits.
+const WORDS: usize = 64;
+/// Hits of a report that are kept: as many as may wait for their confirmation. They are the best of it, so that a head is among them; the
+/// others are late hits.
+const HITS: usize = Priority::OwnWin.limit();
+/// How long the thread waits for a word before it looks at the clock.
+const LOOK: Duration = Duration::from_millis(100);
 /// Nonces above a job's first that it can never use up before it is stamped anew.
 const NONCE_ROOM: u64 = 1 << 42;
 /// A stamp is renewed at least this often, so that the schedule sees the time that a head took.
 const STAMP_MAX: Duration = Duration::from_secs(4);
-/// And at most this often: a new stamp interrupts what runs.
+/// And at most this often: each stamp begins a range of nonces of its own, and interrupts what runs with a stamp that is some seconds old.
 const STAMP_MIN: Duration = Duration::from_millis(500);
 
-/// What the thread is told.
-pub enum Word {
+/// What the loop tells the thread.
+enum Order {
     /// Mine on this; `None`: rest.
     Job(Option<Job>),
-    /// A search ended.
-    Report(MiningReport),
     /// The end.
     Stop,
 }
 
-/// Where the devices' reports go, from before the thread exists.
-pub struct Ears {
-    words: SyncSender<Word>,
-    queue: Receiver<Word>,
+/// What the thread hears.
+enum Word {
+    Order(Order),
+    /// A search ended.
+    Report(MiningReport),
 }
 
-/// The channel to the miner; [`Ears::sink`] is given to the queue of the devices when it is started.
+/// What waits for the thread.
+#[derive(Default)]
+struct Inbox {
+    waiting: Mutex<Waiting>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// The loop's latest order: a job takes the place of the one before, and nothing takes that of the end.
+    order: Option<Order>,
+    reports: VecDeque<MiningReport>,
+    uncounted: Uncounted,
+}
+
+/// What was let go since the thread looked last.
+#[derive(Default)]
+struct Uncounted {
+    attempts: u64,
+    late: u64,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, order: Order) {
+        let mut waiting = self.lock();
+        if !matches!(waiting.order, Some(Order::Stop)) {
+            waiting.order = Some(order);
+        }
+        drop(waiting);
+        self.bell.notify_all();
+    }
+
+    fn put(&self, mut report: MiningReport) {
+        let late = report.keep_best(HITS);
+        let mut waiting = self.lock();
+        waiting.uncounted.late += late as u64;
+        if waiting.reports.len() < WORDS {
+            waiting.reports.push_back(report);
+        } else {
+            waiting.uncounted.late += report.hits.len() as u64;
+            waiting.uncounted.attempts += u64::from(report.attempts);
+        }
+        drop(waiting);
+        self.bell.notify_all();
+    }
+
+    /// The loop's order before any report; no word when none comes in that time.
+    fn take(&self, patience: Duration) -> (Option<Word>, Uncounted) {
+        let nothing = |waiting: &mut Waiting| waiting.order.is_none() && waiting.reports.is_empty();
+        let (mut waiting, _) = self.bell.wait_timeout_while(self.lock(), patience, nothing).unwrap_or_else(PoisonError::into_inner);
+        let word = match waiting.order.take() {
+            Some(order) => Some(Word::Order(order)),
+            None => waiting.reports.pop_front().map(Word::Report),
+        };
+        (word, std::mem::take(&mut waiting.uncounted))
+    }
+}
+
+/// Where the devices' reports go, from before the thread exists.
+pub struct Ears {
+    inbox: Arc<Inbox>,
+}
+
+/// What the miner hears by; [`Ears::sink`] is given to the queue of the devices when it is started.
 pub fn ears() -> Ears {
-    let (words, queue) = sync_channel(WORDS);
-    Ears { words, queue }
+    Ears { inbox: Arc::default() }
 }
 
 impl Ears {
     /// What the devices call after each search; it does not block.
     pub fn sink(&self) -> impl Fn(MiningReport) + Send + Sync + 'static {
-        let words = self.words.clone();
-        move |report| {
-            let hits = report.hits.len();
-            if matches!(words.try_send(Word::Report(report)), Err(TrySendError::Full(_))) && hits > 0 {
-                warn!(hits, "hits were lost: the miner's thread does not take reports");
-            }
-        }
+        let inbox = Arc::clone(&self.inbox);
+        move |report| inbox.put(report)
     }
 }
 
@@ -81,7 +146,7 @@ pub struct Terms {
 
 /// The thread's handle.
 pub struct Miner {
-    words: SyncSender<Word>,
+    inbox: Arc<Inbox>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -98,21 +163,21 @@ impl Miner {
         shared: Shared,
     ) -> std::io::Result<(Self, mpsc::Receiver<Input>)> {
         let (found, hits) = mpsc::channel(MINER_HITS);
-        let Ears { words, queue: reports } = ears;
+        let (inbox, heard) = (Arc::clone(&ears.inbox), ears.inbox);
         let mut shift = Shift { queue, terms, clock, shared, found, job: None, stamped: Instant::now(), meter: Meter::default() };
-        let thread = thread::Builder::new().name("miner".into()).spawn(move || shift.run(&reports))?;
-        Ok((Self { words, thread: Some(thread) }, hits))
+        let thread = thread::Builder::new().name("miner".into()).spawn(move || shift.run(&heard))?;
+        Ok((Self { inbox, thread: Some(thread) }, hits))
     }
 
-    /// Replaces the job; `false` when the thread does not take it now: say it again.
+    /// Replaces the job, whatever reports wait; `false` when the thread is gone.
     pub fn mine(&self, job: Option<Job>) -> bool {
-        self.words.try_send(Word::Job(job)).is_ok()
+        self.inbox.tell(Order::Job(job));
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Ends the thread, which stops the search first.
     pub fn stop(&mut self) {
-        // A thread that is gone needs no telling.
-        let _ = self.words.send(Word::Stop);
+        self.inbox.tell(Order::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -131,19 +196,24 @@ struct Shift {
 }
 
 impl Shift {
-    fn run(&mut self, words: &Receiver<Word>) {
+    fn run(&mut self, inbox: &Inbox) {
         let renew = (self.terms.target * 2).clamp(STAMP_MIN, STAMP_MAX);
         let mut shown = Instant::now();
         let mut paused = false;
         loop {
-            match words.recv_timeout(Duration::from_millis(100)) {
-                Ok(Word::Job(job)) => {
+            let (word, Uncounted { attempts, late }) = inbox.take(LOOK);
+            match word {
+                Some(Word::Order(Order::Stop)) => break,
+                Some(Word::Order(Order::Job(job))) => {
                     self.job = job;
                     self.begin();
                 }
-                Ok(Word::Report(report)) => self.report(report),
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Some(Word::Report(report)) => self.report(report),
+                None => {}
+            }
+            if attempts + late > 0 {
+                self.meter.add(attempts, Instant::now());
+                self.shared.counters().late_hits.fetch_add(late, Ordering::Relaxed);
             }
             let turned = std::mem::replace(&mut paused, self.shared.mining_paused()) != paused;
             if turned || (self.job.is_some() && self.stamped.elapsed() >= renew) {
@@ -251,6 +321,55 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tops_compute::queue::Found;
+    use tops_protocol::{Millis, Root, U256};
+
+    const ATTEMPTS: u32 = 10;
+
+    fn report(hits: usize) -> MiningReport {
+        let job = MiningJob {
+            prev_hash: Root([3; 32]),
+            miner: PublicKey([2; 33]),
+            timestamp: Millis(7),
+            shape: Shape::DEVNET,
+            target: U256::MAX,
+            first_nonce: Nonce::new(0).unwrap(),
+        };
+        let found = |i: usize| Found { attempt: job.attempt(Nonce::new(i as u64).unwrap()), root: Root([!(i as u8); 32]), lane: 0 };
+        let (attempts, batch, elapsed) = (ATTEMPTS, ATTEMPTS, Duration::from_millis(300));
+        MiningReport { job, lane: 0, hits: (0..hits).map(found).collect(), attempts, batch, elapsed }
+    }
+
+    #[test]
+    fn an_order_is_heard_before_the_reports_that_wait() {
+        let inbox = Inbox::default();
+        inbox.put(report(1));
+        inbox.tell(Order::Job(None));
+        assert!(matches!(inbox.take(Duration::ZERO).0, Some(Word::Order(Order::Job(None)))));
+        assert!(matches!(inbox.take(Duration::ZERO).0, Some(Word::Report(_))));
+        assert!(inbox.take(Duration::ZERO).0.is_none());
+        // Nothing that is said after the end is heard instead of it.
+        inbox.tell(Order::Stop);
+        inbox.tell(Order::Job(None));
+        assert!(matches!(inbox.take(Duration::ZERO).0, Some(Word::Order(Order::Stop))));
+    }
+
+    #[test]
+    fn reports_are_bounded_in_number_and_size_and_what_is_let_go_is_counted() {
+        let inbox = Inbox::default();
+        (0..WORDS + 3).for_each(|_| inbox.put(report(HITS + 5)));
+        let (word, uncounted) = inbox.take(Duration::ZERO);
+        assert_eq!(uncounted.attempts, 3 * u64::from(ATTEMPTS));
+        assert_eq!(uncounted.late, (5 * WORDS + 3 * (HITS + 5)) as u64);
+        let Some(Word::Report(kept)) = word else { panic!("no report") };
+        assert_eq!(kept.hits.len(), HITS);
+        assert!(kept.hits.is_sorted_by_key(|hit| hit.root));
+        let mut waiting = 1;
+        while inbox.take(Duration::ZERO).0.is_some() {
+            waiting += 1;
+        }
+        assert_eq!(waiting, WORDS);
+    }
 
     #[test]
     fn rates_are_over_their_windows() {

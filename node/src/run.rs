@@ -252,7 +252,11 @@ fn restore(config: engine::Config, store: &dyn Store) -> Result<Engine, StoreFau
 fn open_devices(config: &Config) -> anyhow::Result<Vec<Selected>> {
     let Selection { mut devices, passed_over } = devices::select(config.backend, config.devices.as_deref())?;
     for passed in passed_over {
-        debug!(kind = %passed.kind, index = passed.index, reason = passed.reason, "a device was passed over");
+        if passed.broken {
+            warn!(kind = %passed.kind, index = passed.index, name = passed.name, reason = passed.reason, "a device does not work and is not used");
+        } else {
+            debug!(kind = %passed.kind, index = passed.index, reason = passed.reason, "a device was passed over");
+        }
     }
     for selected in &mut devices {
         selected.mines &= !config.verify_only;
@@ -267,10 +271,10 @@ fn lanes(config: &Config, devices: Vec<Selected>) -> Vec<LaneSpec> {
     let tuned = |Selected { backend, mines }: Selected| {
         let gpu = backend.device().kind != DeviceKind::Cpu;
         let measured = (mines && gpu).then(|| tuner.tune(&*backend, config.network.shape(), config.target, &Stop::new()));
-        let batch = match measured {
+        let tuned = match measured {
             Some(Ok(tuned)) => {
                 info!(device = backend.device().label(), batch = tuned.batch, attempts_per_sec = tuned.attempts_per_sec as u64, "tuned");
-                Some(tuned.batch)
+                Some(tuned)
             }
             Some(Err(fault)) => {
                 warn!(device = backend.device().label(), %fault, "not tuned: the batch is found while mining");
@@ -278,7 +282,8 @@ fn lanes(config: &Config, devices: Vec<Selected>) -> Vec<LaneSpec> {
             }
             None => None,
         };
-        LaneSpec { backend, mines, batch }
+        let rate = tuned.as_ref().map(|tuned| tuned.attempts_per_sec * config.network.shape().ops() as f64);
+        LaneSpec { backend, mines, batch: tuned.map(|tuned| tuned.batch), rate }
     };
     devices.into_iter().map(tuned).collect()
 }

@@ -140,6 +140,8 @@ pub const NET_EVENTS: usize = 8_192;
 pub const NET_BACKLOG: usize = 4_096;
 /// Commands on their way from the loop to the network. Full (the network task stands still): the command is dropped and counted.
 pub const NET_COMMANDS: usize = 16_384;
+/// Peers that left and whose numbers are kept for them. Full: who left first is forgotten.
+pub const GONE_PEERS_MAX: usize = 1_024;
 /// Bytes that wait for a verifier. Full: gossip is ignored and counted as overflow, an answer fails.
 pub const VERIFIER_QUEUE: usize = 4_096;
 /// Drafts that wait for their signature: as many as the engine lets wait. Full: a hit is lost, and that is said.

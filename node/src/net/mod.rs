@@ -7,6 +7,7 @@ pub mod dial;
 pub mod gate;
 pub mod limits;
 pub mod line;
+pub mod numbers;
 pub mod remembered;
 pub mod scoring;
 pub mod task;

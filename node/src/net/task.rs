@@ -38,6 +38,7 @@ use super::book::{Book, Reach, listed, reach};
 use super::codec::{RawReply, WireFault};
 use super::dial::complaint;
 use super::gate::Refused;
+use super::numbers::Numbers;
 use super::remembered::Remembered;
 use super::{limits, scoring};
 use crate::state::{PeerInfo, Shared, count};
@@ -247,7 +248,7 @@ pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
         shared,
         backlog: VecDeque::new(),
         peers: HashMap::new(),
-        by_number: HashMap::new(),
+        numbers: Numbers::default(),
         next: 0,
         messages: HashMap::new(),
         message_order: VecDeque::new(),
@@ -342,7 +343,7 @@ struct Task {
     /// What must not be lost and the loop has not taken yet; bounded by connections and open questions.
     backlog: VecDeque<NetEvent>,
     peers: HashMap<PeerId, Connected>,
-    by_number: HashMap<Peer, PeerId>,
+    numbers: Numbers,
     /// Numbers of peers, messages and questions; never reused.
     next: u64,
     messages: HashMap<Message, OpenMessage>,
@@ -466,7 +467,7 @@ impl Task {
                     return;
                 }
                 debug!(peer = %peer_id, %address, outbound, "connected");
-                let number = Peer(self.number());
+                let number = self.numbers.came(peer_id, now);
                 let connected = Connected {
                     number,
                     address,
@@ -484,7 +485,6 @@ impl Task {
                     open_answers: 0,
                 };
                 self.peers.insert(peer_id, connected);
-                self.by_number.insert(number, peer_id);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
                 count(&self.shared.counters().connections_closed);
@@ -495,7 +495,7 @@ impl Task {
                 self.book.left(&peer_id, now);
                 self.swarm.behaviour_mut().autonat.remove_server(&peer_id);
                 if let Some(gone) = self.peers.remove(&peer_id) {
-                    self.by_number.remove(&gone.number);
+                    self.numbers.left(peer_id, now);
                     if gone.up {
                         info!(peer = %peer_id, nodes = self.nodes(), "a peer left");
                         self.tell(NetEvent::Down { peer: gone.number });
@@ -762,7 +762,7 @@ impl Task {
             },
             NetCommand::Publish { topic, bytes } => self.publish(Waiting { topic, bytes, since: now, due: now }, now),
             NetCommand::Ask { peer, ask, query } => {
-                let id = self.by_number.get(&peer).copied().filter(|_| self.asks.len() < limits::OPEN_ASKS_MAX);
+                let id = self.numbers.id(peer).filter(|id| self.peers.contains_key(id) && self.asks.len() < limits::OPEN_ASKS_MAX);
                 let Some(id) = id else {
                     return self.tell(NetEvent::Replied { peer, ask, answered: Answered::Failed });
                 };
@@ -779,7 +779,8 @@ impl Task {
                 }
             }
             NetCommand::Penalise { peer, fault } => {
-                if let Some(id) = self.by_number.get(&peer).copied() {
+                // Also one that has left meanwhile: it comes back with what it did.
+                if let Some(id) = self.numbers.id(peer) {
                     self.penalise(id, fault, now);
                 }
             }

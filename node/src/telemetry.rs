@@ -12,6 +12,9 @@ use crate::config::{LogForm, Logging};
 /// Rooms that a plain level speaks of.
 const OWN: [&str; 4] = ["tops_node", "tops_protocol", "tops_compute", "tops_store"];
 
+/// What libraries may say. The table of peers warns whenever nobody is connected, which the node says better.
+const LIBRARIES: &str = "warn,libp2p_kad=error";
+
 /// The filter of a level or of filter directives; the error is half a sentence for an operator.
 pub fn filter(text: &str) -> Result<EnvFilter, String> {
     let fault = || "it must be error, warn, info, debug, trace, off, or a filter such as info,libp2p=debug".to_owned();
@@ -19,7 +22,7 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
     let directives = match level.as_str() {
         "off" => level,
         "error" => "error".to_owned(),
-        "warn" | "info" | "debug" | "trace" => OWN.iter().fold("warn".to_owned(), |all, room| format!("{all},{room}={level}")),
+        "warn" | "info" | "debug" | "trace" => OWN.iter().fold(LIBRARIES.to_owned(), |all, room| format!("{all},{room}={level}")),
         _ if text.contains(['=', ',']) && text.len() <= 1_024 => text.to_owned(),
         _ => return Err(fault()),
     };

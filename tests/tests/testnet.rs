@@ -1,10 +1,13 @@
-//! The testnet as `testnet/run.sh` runs it: real processes, real wires, the conductor's own checks.
+//! The testnet as people run it: real processes, real wires, the conductor's own checks.
 
 #![allow(clippy::expect_used)] // a test may panic; its helpers are outside of #[test]
 
+use std::path::Path;
+use std::process::Command;
+
 use tops_tests::testnet::{Binaries, Options, Scenario, conduct};
 
-/// One network at a time: both judge how soon processes agree.
+/// One network at a time: they judge how soon processes agree.
 static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 async fn passes(seconds: u64, nodes: usize, bridges: usize, scenario: Scenario) {
@@ -15,9 +18,29 @@ async fn passes(seconds: u64, nodes: usize, bridges: usize, scenario: Scenario) 
     assert!(summary.ok, "{:#?}", summary.failures);
 }
 
+/// By the script, whose word is its exit code and its summary.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_four_nodes_end_with_one_head_and_one_ledger() {
-    passes(30, 4, 1, Scenario::Plain).await;
+    let _alone = MACHINE.lock().await;
+    let binaries = Binaries::built().expect("the programs build");
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("s.json");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testnet/run.sh");
+    let mut command = Command::new(script);
+    command.args(["--nodes", "4", "--seconds", "30", "--summary"]).arg(&file).arg("--bin-dir").arg(binaries.dir());
+    let output = command.output().expect("the script starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let summary: serde_json::Value = serde_json::from_slice(&std::fs::read(file).expect("a summary")).expect("it is JSON");
+    assert_eq!((&summary["ok"], &summary["delivered_again"]), (&true.into(), &0.into()), "{summary:#}");
+    let nodes = summary["nodes"].as_object().expect("by node");
+    assert_eq!(nodes.len(), 3, "two miners and a light node");
+    assert!(nodes.values().all(|node| node["head"] == nodes["light"]["head"] && node["shares"].as_u64() > Some(0)), "{summary:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_two_bridges_bring_each_share_once_each() {
+    passes(20, 4, 2, Scenario::Plain).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

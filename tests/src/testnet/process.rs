@@ -49,6 +49,10 @@ impl Binaries {
         }
         Self::new(debug.to_owned())
     }
+    /// Where they are.
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
     /// One of them.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)

@@ -9,6 +9,7 @@
 //! reads configuration, and never panics on a device's failure: it returns a [`DeviceFault`].
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -250,4 +251,73 @@ pub struct PassedOver {
     pub name: Option<String>,
     /// One sentence for an operator.
     pub reason: String,
+    /// Whether it is there and ought to work, but could not be opened or failed its self-check: somebody should look at it.
+    pub broken: bool,
+}
+
+/// Why a device that was looked at is not used.
+pub(crate) struct Refusal {
+    pub(crate) name: Option<String>,
+    pub(crate) reason: String,
+    pub(crate) broken: bool,
+}
+
+impl Refusal {
+    /// A device that this build is not for.
+    pub(crate) fn unfit(name: Option<String>, reason: impl Into<String>) -> Self {
+        Self { name, reason: reason.into(), broken: false }
+    }
+
+    /// A device that ought to work.
+    pub(crate) fn broken(name: Option<String>, reason: impl Into<String>) -> Self {
+        Self { name, reason: reason.into(), broken: true }
+    }
+}
+
+impl Probe {
+    /// Notes what is not used.
+    pub(crate) fn pass(&mut self, kind: DeviceKind, index: Option<u32>, refusal: Refusal) {
+        let Refusal { name, reason, broken } = refusal;
+        self.passed_over.push(PassedOver { kind, index, name, reason, broken });
+    }
+
+    /// Takes what `open` gives. A panic on the way is a fault of this one device: the others are opened all the same.
+    pub(crate) fn open(
+        &mut self,
+        kind: DeviceKind,
+        index: u32,
+        name: Option<String>,
+        open: impl FnOnce() -> Result<Arc<dyn Backend>, Refusal>,
+    ) {
+        match caught(open) {
+            Ok(Ok(backend)) => self.found.push(backend),
+            Ok(Err(refusal)) => self.pass(kind, Some(index), refusal),
+            Err(words) => self.pass(kind, Some(index), Refusal::broken(name, format!("opening or checking it panicked: {words}"))),
+        }
+    }
+}
+
+/// Calls what may panic; the panic's words are the error. What `call` had borrowed must hold after a panic in the midst of it.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| {
+        panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::CpuBackend;
+
+    #[test]
+    fn a_card_that_panics_is_broken_and_harms_no_other() {
+        let mut probe = Probe::default();
+        probe.open(DeviceKind::Cuda, 0, Some("a card".into()), || panic!("no such symbol: {}", "cuFoo"));
+        probe.open(DeviceKind::Cuda, 1, None, || Err(Refusal::unfit(None, "too old")));
+        probe.open(DeviceKind::Cuda, 2, None, || Ok(Arc::new(CpuBackend::new(Some(1)).unwrap())));
+        let [first, second] = probe.passed_over.as_slice() else { panic!("{:?}", probe.passed_over) };
+        assert!(first.broken && first.index == Some(0) && first.reason.contains("no such symbol: cuFoo"), "{first:?}");
+        assert!(!second.broken && second.reason == "too old");
+        assert_eq!(probe.found.len(), 1);
+    }
 }

@@ -1,4 +1,4 @@
-//! Failure bundles: everything that reproduces a root on which a device and the CPU differ, as one JSON file.
+//! Failure bundles: everything that reproduces a root on which a device and the reference differ, as one JSON file.
 
 use std::io::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ struct Bundle<'a> {
     shape: String,
     unit: String,
     device_root: String,
-    cpu_root: String,
+    reference_root: String,
     repeat: String,
 }
 
@@ -38,7 +38,7 @@ pub fn write(dir: &Path, device: &Device, attempt: &Attempt, said: Root, truth: 
     let unit = tops_protocol::work::unit_id(attempt);
     let sizes = format!("{},{},{}", shape.m(), shape.n(), shape.k());
     let bundle = Bundle {
-        what: "a device computed another root than the CPU",
+        what: "a device computed another root than the reference",
         version: env!("CARGO_PKG_VERSION"),
         device,
         work: tops_protocol::work::KERNEL_VER,
@@ -48,12 +48,14 @@ pub fn write(dir: &Path, device: &Device, attempt: &Attempt, said: Root, truth: 
         timestamp_ms: timestamp.0,
         unit: unit.to_hex(),
         device_root: said.to_hex(),
-        cpu_root: truth.to_hex(),
+        reference_root: truth.to_hex(),
         repeat: format!(
-            "tops-node attempt --work v2 --prev-hash {prev_hash} --miner {miner} --nonce {} --timestamp {} --shape {sizes} --backend {}",
+            "tops-node attempt --work v2 --prev-hash {prev_hash} --miner {miner} --nonce {} --timestamp {} --shape {sizes} --backend {} \
+             --devices {}",
             nonce.get(),
             timestamp.0,
-            device.kind
+            device.kind,
+            device.index
         ),
         shape: sizes,
     };

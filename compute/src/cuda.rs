@@ -29,50 +29,47 @@ use tops_kernels::cuda::{Architecture, CLUSTER, Entry, Image, TENSOR_BOX, images
 
 pub use self::attempts::{CudaBackend, ProductsReport};
 use self::launch::{Arg, Call};
-use crate::backend::{Device, DeviceFault, DeviceKind, PassedOver, Probe};
+use crate::backend::{Device, DeviceFault, DeviceKind, Probe, Refusal};
+use crate::waited::Waited;
 
 /// How long a wait may last: far above any launch, which is made for milliseconds, and above the longest single attempt on a slow card.
 const HUNG_AFTER: Duration = Duration::from_secs(20);
 /// How long a wait sleeps between looks, and for how long it looks without sleeping: short waits are audits, which somebody waits for.
 const NAP: Duration = Duration::from_micros(100);
 const AWAKE: Duration = Duration::from_micros(200);
+/// What a wait counts at most from one look to the next; a longer gap is a pause of this process.
+const GAP: Duration = Duration::from_secs(1);
 
 /// Looks for CUDA devices: all of them, or those with the numbers given. Each that is found has passed its start-up self-check.
 pub fn probe(wanted: Option<&[u32]>) -> Probe {
     let mut probe = Probe::default();
-    let mut pass = |index, name, reason| probe.passed_over.push(PassedOver { kind: DeviceKind::Cuda, index, name, reason });
+    let none = |probe: &mut Probe, index, reason: String| probe.pass(DeviceKind::Cuda, index, Refusal::unfit(None, reason));
     // SAFETY: opens the driver's library as the dynamic linker does; its initialisers are the vendor's.
     if !unsafe { sys::is_culib_present() } {
-        pass(None, None, "no NVIDIA driver: libcuda is not installed".into());
+        none(&mut probe, None, "no NVIDIA driver: libcuda is not installed".into());
         return probe;
     }
     let count = match result::init().and_then(|()| result::device::get_count()) {
         Ok(count) => u32::try_from(count).unwrap_or(0),
         Err(error) => {
-            pass(None, None, format!("the NVIDIA driver does not start: {}", words(error)));
+            none(&mut probe, None, format!("the NVIDIA driver does not start: {}", words(error)));
             return probe;
         }
     };
     if count == 0 {
-        pass(None, None, "the NVIDIA driver sees no GPU".into());
+        none(&mut probe, None, "the NVIDIA driver sees no GPU".into());
     }
     for index in wanted.into_iter().flatten().filter(|&&index| index >= count) {
-        pass(Some(*index), None, format!("the NVIDIA driver sees {count} GPUs"));
+        none(&mut probe, Some(*index), format!("the NVIDIA driver sees {count} GPUs"));
     }
     for index in (0..count).filter(|index| wanted.is_none_or(|wanted| wanted.contains(index))) {
-        let card = match Card::open(index) {
-            Ok(card) => card,
-            Err((name, reason)) => {
-                pass(Some(index), name, reason);
-                continue;
-            }
-        };
-        let name = card.device.name.clone();
-        let backend = CudaBackend::new(card);
-        match backend.self_check() {
-            Ok(()) => probe.found.push(Arc::new(backend)),
-            Err(fault) => pass(Some(index), Some(name), format!("its self-check failed: {fault}")),
-        }
+        probe.open(DeviceKind::Cuda, index, None, || {
+            let card = Card::open(index)?;
+            let name = card.device.name.clone();
+            let backend = CudaBackend::new(card);
+            backend.self_check().map_err(|fault| Refusal::broken(Some(name), format!("its self-check failed: {fault}")))?;
+            Ok(Arc::new(backend))
+        });
     }
     probe
 }
@@ -85,7 +82,7 @@ pub fn open_with(index: u32, architecture: Architecture) -> Result<CudaBackend, 
     }
     result::init().map_err(|error| fault("cuInit", error))?;
     let card = Card::open_images(index, |images| images.iter().filter(|image| image.architecture == architecture).copied().collect())
-        .map_err(|(_, reason)| DeviceFault::Unsupported { what: reason })?;
+        .map_err(|refusal| DeviceFault::Unsupported { what: refusal.reason })?;
     Ok(CudaBackend::new(card))
 }
 
@@ -134,21 +131,22 @@ struct Card {
 const SCRATCH_LIMIT: usize = 2 << 30;
 
 impl Card {
-    fn open(index: u32) -> Result<Self, (Option<String>, String)> {
+    fn open(index: u32) -> Result<Self, Refusal> {
         Self::open_images(index, <[Image]>::to_vec)
     }
 
-    fn open_images(index: u32, choose: impl Fn(&[Image]) -> Vec<Image>) -> Result<Self, (Option<String>, String)> {
+    fn open_images(index: u32, choose: impl Fn(&[Image]) -> Vec<Image>) -> Result<Self, Refusal> {
         let ordinal = usize::try_from(index).unwrap_or(usize::MAX);
-        let context = CudaContext::new(ordinal).map_err(|error| (None, format!("cannot be opened: {}", words(error))))?;
+        let context = CudaContext::new(ordinal).map_err(|error| Refusal::broken(None, format!("cannot be opened: {}", words(error))))?;
         let name = context.name().unwrap_or_else(|_| "an NVIDIA GPU".into());
-        let fail = |reason: String| (Some(name.clone()), reason);
+        let fail = |reason: String| Refusal::broken(Some(name.clone()), reason);
         let driver = |call: &str, error| fail(format!("{call} failed: {}", words(error)));
 
         let (major, minor) = context.compute_capability().map_err(|error| driver("cuDeviceGetAttribute", error))?;
         let images = choose(images_for(major, minor));
         if images.is_empty() {
-            return Err(fail(format!("compute capability {major}.{minor} is not supported (6.1 and newer are)")));
+            let reason = format!("compute capability {major}.{minor} is not supported (6.1 and newer are)");
+            return Err(Refusal::unfit(Some(name), reason));
         }
         let attribute = |which| context.attribute(which).ok().and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
         let units = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT).max(1);
@@ -365,15 +363,16 @@ impl Card {
 
     /// Waits until the device has come to a mark; after [`HUNG_AFTER`] the card is dead.
     fn wait(&self, mark: &Mark) -> Result<(), DeviceFault> {
-        let began = Instant::now();
+        let mut since = Waited::new(Instant::now(), GAP);
         loop {
+            // The clock is read before the device is asked, so that a card is asked once more after the limit before it is given up.
+            let waited = since.look(Instant::now());
             // SAFETY: the event is alive and recorded.
             match unsafe { result::event::query(mark.event) } {
                 Ok(()) => return Ok(()),
                 Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)) => {}
                 Err(error) => return self.check("a kernel", Err(error)),
             }
-            let waited = began.elapsed();
             if waited > HUNG_AFTER {
                 self.shared.dead.store(true, Ordering::Relaxed);
                 return Err(DeviceFault::Hung { waited_secs: HUNG_AFTER.as_secs() });

@@ -16,3 +16,4 @@ pub mod queue;
 mod sample;
 pub mod select;
 pub mod tune;
+mod waited;

@@ -29,13 +29,16 @@ use tops_kernels::opencl::{Product, SOURCE};
 
 pub use self::attempts::OpenClBackend;
 use self::launch::{Arg, Call, Kernel};
-use crate::backend::{Device, DeviceFault, DeviceKind, PassedOver, Probe};
+use crate::backend::{Device, DeviceFault, DeviceKind, Probe, Refusal};
+use crate::waited::Waited;
 
 /// How long a wait may last: far above any launch, which is made for milliseconds, and above the longest single launch on a slow device.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
 /// How long a wait sleeps between looks, and for how long it looks without sleeping: short waits are audits, which somebody waits for.
 const NAP: Duration = Duration::from_micros(100);
 const AWAKE: Duration = Duration::from_micros(200);
+/// What a wait counts at most from one look to the next; a longer gap is a pause of this process.
+const GAP: Duration = Duration::from_secs(1);
 /// The most that scratch memory may take, whatever the device has: more buys nothing.
 const SCRATCH_LIMIT: u64 = 1 << 30;
 /// How many characters of a compiler's log a fault quotes.
@@ -44,27 +47,24 @@ const LOG_LIMIT: usize = 400;
 /// Looks for OpenCL devices: all of them, or those with the numbers given. Each that is found has passed its start-up self-check.
 pub fn probe(wanted: Option<&[u32]>, processors: bool) -> Probe {
     let mut probe = Probe::default();
-    let mut pass = |index, name, reason| probe.passed_over.push(PassedOver { kind: DeviceKind::OpenCl, index, name, reason });
+    let none = |probe: &mut Probe, index, name, reason: String| probe.pass(DeviceKind::OpenCl, index, Refusal::unfit(name, reason));
     let seen = match seen() {
         Ok(seen) => seen,
         Err(reason) => {
-            pass(None, None, reason);
+            none(&mut probe, None, None, reason);
             return probe;
         }
     };
     for index in wanted.into_iter().flatten().filter(|&&index| index as usize >= seen.len()) {
-        pass(Some(*index), None, format!("the OpenCL drivers show {} devices", seen.len()));
+        none(&mut probe, Some(*index), None, format!("the OpenCL drivers show {} devices", seen.len()));
     }
     for seen in seen.iter().filter(|seen| wanted.is_none_or(|wanted| wanted.contains(&seen.index))) {
         if seen.cpu && !processors {
             let reason = "it is a processor, which the CPU backend drives faster; `--backend opencl` uses it all the same";
-            pass(Some(seen.index), Some(seen.name.clone()), reason.into());
+            none(&mut probe, Some(seen.index), Some(seen.name.clone()), reason.into());
             continue;
         }
-        match open_best(seen) {
-            Ok(backend) => probe.found.push(Arc::new(backend)),
-            Err(reason) => pass(Some(seen.index), Some(seen.name.clone()), reason),
-        }
+        probe.open(DeviceKind::OpenCl, seen.index, Some(seen.name.clone()), || Ok(Arc::new(open_best(seen)?)));
     }
     probe
 }
@@ -81,12 +81,13 @@ pub fn open_with(index: u32, product: Product) -> Result<OpenClBackend, DeviceFa
 }
 
 /// The fastest product that builds and gives right answers.
-fn open_best(seen: &Seen) -> Result<OpenClBackend, String> {
+fn open_best(seen: &Seen) -> Result<OpenClBackend, Refusal> {
+    let name = || Some(seen.name.clone());
     if !seen.little_endian {
-        return Err("it is big-endian".into());
+        return Err(Refusal::unfit(name(), "it is big-endian"));
     }
     if !seen.compiler {
-        return Err("its driver has no compiler".into());
+        return Err(Refusal::unfit(name(), "its driver has no compiler"));
     }
     let mut refused = Vec::new();
     for product in seen.products() {
@@ -106,7 +107,10 @@ fn open_best(seen: &Seen) -> Result<OpenClBackend, String> {
             Err(reason) => refused.push(format!("{}: {reason}", product.name())),
         }
     }
-    Err(refused.join("; "))
+    if refused.is_empty() {
+        return Err(Refusal::unfit(name(), "its work-groups or its local memory are too small"));
+    }
+    Err(Refusal::broken(name(), refused.join("; ")))
 }
 
 /// A device as its driver describes it.
@@ -458,9 +462,13 @@ impl Card {
 
     /// Waits for what was queued, and tells how long it ran. Sleeps between looks, because drivers' own waits burn a core.
     fn wait(&self, mark: &Mark) -> Result<Duration, DeviceFault> {
-        let began = Instant::now();
-        while !self.done(mark)? {
-            let waited = began.elapsed();
+        let mut since = Waited::new(Instant::now(), GAP);
+        loop {
+            // The clock is read before the device is asked, so that a card is asked once more after the limit before it is given up.
+            let waited = since.look(Instant::now());
+            if self.done(mark)? {
+                break;
+            }
             if waited > HUNG_AFTER {
                 self.dead.store(true, Ordering::Relaxed);
                 return Err(DeviceFault::Hung { waited_secs: HUNG_AFTER.as_secs() });

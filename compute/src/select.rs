@@ -1,11 +1,12 @@
 //! From an operator's choice to the devices that work, with a reason for each one passed over.
 //!
 //! The CPU is always among them, also when it does not mine: hits are recomputed there before they are signed, and small audits end up
-//! there when that is sooner. A device that two drivers show is taken once, by the faster of them.
+//! there when that is sooner. A device that two drivers show is taken once, by the faster of them. A device that is there and broken is
+//! told of, and ends nothing while another one works.
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, DeviceFault, DeviceKind, PassedOver, Probe};
+use crate::backend::{Backend, DeviceFault, DeviceKind, PassedOver, Probe, Refusal};
 use crate::cpu::CpuBackend;
 use crate::cuda;
 
@@ -88,28 +89,40 @@ pub fn probe(kind: DeviceKind, devices: Option<&[u32]>, threads: Option<usize>) 
 /// With `processors` = false, OpenCL's view of the CPU is passed over unopened: its compiler costs seconds for a slower path.
 #[cfg_attr(not(feature = "opencl"), allow(unused_variables))]
 fn look(kind: DeviceKind, devices: Option<&[u32]>, threads: Option<usize>, processors: bool) -> Probe {
-    let pass = |reason: String| Probe { found: Vec::new(), passed_over: vec![PassedOver { kind, index: None, name: None, reason }] };
+    let pass = |refusal: Refusal| {
+        let mut probe = Probe::default();
+        probe.pass(kind, None, refusal);
+        probe
+    };
     match kind {
         DeviceKind::Cuda => cuda::probe(devices),
         #[cfg(feature = "opencl")]
         DeviceKind::OpenCl => crate::opencl::probe(devices, processors),
         #[cfg(not(feature = "opencl"))]
-        DeviceKind::OpenCl => pass("this build has no OpenCL: build it with `--features opencl`".into()),
-        DeviceKind::Cpu => match CpuBackend::new(threads) {
-            Ok(cpu) => Probe { found: vec![Arc::new(cpu)], passed_over: Vec::new() },
-            Err(fault) => pass(fault.to_string()),
+        DeviceKind::OpenCl => pass(Refusal::unfit(None, "this build has no OpenCL: build it with `--features opencl`")),
+        DeviceKind::Cpu => match CpuBackend::checked(threads) {
+            Ok((cpu, passed_over)) => Probe { found: vec![Arc::new(cpu)], passed_over },
+            Err(fault) => pass(Refusal::broken(None, fault.to_string())),
         },
     }
 }
 
-/// Chooses. With `Auto` it only fails when the CPU itself cannot be used.
+/// Chooses. With `Auto` it only fails when the CPU itself cannot be used, or a number is asked for that nothing has.
 pub fn select(wanted: &Wanted<'_>) -> Result<Selection, SelectFault> {
-    let cpu: Arc<dyn Backend> = Arc::new(CpuBackend::new(wanted.threads)?);
-    let mut passed_over = Vec::new();
+    let (cpu, passed_over) = CpuBackend::checked(wanted.threads)?;
+    choose(wanted, Arc::new(cpu), passed_over, |kind| look(kind, wanted.devices, wanted.threads, wanted.choice != Choice::Auto))
+}
+
+fn choose(
+    wanted: &Wanted<'_>,
+    cpu: Arc<dyn Backend>,
+    mut passed_over: Vec<PassedOver>,
+    look: impl Fn(DeviceKind) -> Probe,
+) -> Result<Selection, SelectFault> {
     let mut gpus: Vec<Arc<dyn Backend>> = Vec::new();
     for kind in kinds().into_iter().filter(|&kind| kind != DeviceKind::Cpu) {
         if wanted.choice == Choice::Auto || wanted.choice == Choice::Only(kind) {
-            let probe = look(kind, wanted.devices, wanted.threads, wanted.choice != Choice::Auto);
+            let probe = look(kind);
             passed_over.extend(probe.passed_over);
             for found in probe.found {
                 match doubled(&gpus, &*found, wanted.choice) {
@@ -119,6 +132,7 @@ pub fn select(wanted: &Wanted<'_>) -> Result<Selection, SelectFault> {
                         index: Some(found.device().index),
                         name: Some(found.device().name.clone()),
                         reason,
+                        broken: false,
                     }),
                 }
             }
@@ -143,7 +157,9 @@ pub fn select(wanted: &Wanted<'_>) -> Result<Selection, SelectFault> {
     }
     for &index in wanted.devices.unwrap_or_default() {
         let there = if cpu_mines { index == 0 } else { gpus.iter().any(|gpu| gpu.device().index == index) };
-        if !there {
+        // The caller tells of it; the others work.
+        let broken = passed_over.iter().any(|p| p.broken && p.index == Some(index) && (wanted.choice == Choice::Auto || p.kind == kind));
+        if !there && !broken {
             return Err(SelectFault::NoSuchDevice { kind, index });
         }
     }
@@ -171,6 +187,71 @@ fn doubled(taken: &[Arc<dyn Backend>], found: &dyn Backend, choice: Choice) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::{Device, SearchJob, SearchReport, Stop};
+    use tops_protocol::work::v1::AttemptV1;
+    use tops_protocol::{Attempt, Root, Shape};
+
+    /// The CPU under another name: what a test needs of a card.
+    struct Card(CpuBackend, Device);
+
+    impl Card {
+        fn opened(kind: DeviceKind, index: u32) -> Arc<dyn Backend> {
+            let cpu = CpuBackend::new(Some(1)).unwrap();
+            let device = Device { kind, index, name: format!("card {index}"), ..cpu.device().clone() };
+            Arc::new(Self(cpu, device))
+        }
+    }
+
+    impl Backend for Card {
+        fn device(&self) -> &Device {
+            &self.1
+        }
+        fn batch_step(&self, shape: Shape) -> u32 {
+            self.0.batch_step(shape)
+        }
+        fn search(&self, job: &SearchJob, stop: &Stop) -> Result<SearchReport, DeviceFault> {
+            self.0.search(job, stop)
+        }
+        fn roots(&self, attempts: &[Attempt]) -> Result<Vec<Root>, DeviceFault> {
+            self.0.roots(attempts)
+        }
+        fn v1_roots(&self, attempts: &[AttemptV1]) -> Result<Vec<Root>, DeviceFault> {
+            self.0.v1_roots(attempts)
+        }
+    }
+
+    /// CUDA card 0 works, 1 is broken, 2 is too old; the machine has no other.
+    fn machine(kind: DeviceKind, wanted: Option<&[u32]>) -> Probe {
+        let mut probe = Probe::default();
+        let opened = |index| match index {
+            0 => Ok(Card::opened(kind, 0)),
+            1 => Err(Refusal::broken(None, "its self-check failed")),
+            _ => Err(Refusal::unfit(None, "too old")),
+        };
+        for index in (0..3).filter(|index| kind == DeviceKind::Cuda && wanted.is_none_or(|wanted| wanted.contains(index))) {
+            probe.open(kind, index, None, || opened(index));
+        }
+        probe
+    }
+
+    fn chosen(choice: Choice, devices: Option<&[u32]>) -> Result<Vec<String>, SelectFault> {
+        let cpu = Arc::new(CpuBackend::new(Some(1)).unwrap());
+        let selection = choose(&Wanted { choice, devices, threads: None }, cpu, Vec::new(), |kind| machine(kind, devices))?;
+        Ok(selection.devices.iter().filter(|d| d.mines).map(|d| d.backend.device().label()).collect())
+    }
+
+    #[test]
+    fn a_broken_card_ends_nothing_while_another_device_works() {
+        let cuda = Choice::Only(DeviceKind::Cuda);
+        assert_eq!(chosen(cuda, None).unwrap(), ["cuda:0"]);
+        assert_eq!(chosen(cuda, Some(&[0, 1])).unwrap(), ["cuda:0"]);
+        assert_eq!(chosen(Choice::Auto, Some(&[0, 1])).unwrap(), ["cuda:0"]);
+        assert_eq!(chosen(Choice::Auto, Some(&[1])).unwrap(), ["cpu:0"]);
+        // Nothing of what was asked for works, or it never was there.
+        assert!(matches!(chosen(cuda, Some(&[1])), Err(SelectFault::Nothing { reasons, .. }) if reasons == "its self-check failed"));
+        assert_eq!(chosen(cuda, Some(&[0, 2])), Err(SelectFault::NoSuchDevice { kind: DeviceKind::Cuda, index: 2 }));
+        assert_eq!(chosen(cuda, Some(&[0, 7])), Err(SelectFault::NoSuchDevice { kind: DeviceKind::Cuda, index: 7 }));
+    }
 
     #[test]
     fn the_cpu_mines_where_it_is_chosen_and_is_always_there() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! search / roots ──groups of attempts of one shape──▶ a thread each ──rows, layer, layer, hash──▶ roots
-//! fewer attempts than threads ──▶ one group, its neurons split over the threads
+//! fewer attempts than threads, or huge ones ──▶ one after the other, their rows and neurons split over the threads
 //! ```
 //!
 //! A group shares each tile of weights that it brings into the cache. It never changes a thread's priority or pins one.
@@ -30,10 +30,18 @@ use tops_protocol::{Attempt, Nonce, Root, Shape};
 
 use self::isa::{Isa, LayerJob, RowsJob};
 use self::layout::{BLOCK, Inputs, Line, Packed, TILE, lines};
-use crate::backend::{Backend, Device, DeviceFault, DeviceKind, ROOTS_LIMIT, SearchJob, SearchReport, Stop};
+use crate::backend::{Backend, Device, DeviceFault, DeviceKind, PassedOver, ROOTS_LIMIT, SearchJob, SearchReport, Stop, caught};
+use crate::conformance::{self, Level};
 
 /// Rows that share a tile of weights in one group: enough that reading weights costs little beside multiplying.
 const GROUP_ROWS: usize = 128;
+
+/// An attempt with larger matrices than this is not given to a thread but split over all of them: so scratch memory stays at a few
+/// megabytes a thread, and a stop, which is looked at between attempts, waits for none that one thread has for seconds.
+const HUGE_BYTES: usize = 8 << 20;
+
+/// The seed of the self-check's cases.
+const SELF_CHECK_SEED: u64 = 0x7095;
 
 /// How many shapes' weights are kept; the one unused for longest goes first. A network has one shape; `verify` and tests have more.
 const CACHED_SHAPES: usize = 4;
@@ -93,6 +101,27 @@ impl CpuBackend {
     /// A backend over `threads` threads, or one a core; with the best instruction set.
     pub fn new(threads: Option<usize>) -> Result<Self, DeviceFault> {
         Self::with_isa(Isa::best(), threads)
+    }
+
+    /// The same with the best instruction set that gives right answers here: it has passed the suite's first level. Those that did not
+    /// are in the second place; when none does, the last one's fault is the answer.
+    pub fn checked(threads: Option<usize>) -> Result<(Self, Vec<PassedOver>), DeviceFault> {
+        let mut passed_over = Vec::new();
+        let mut last = DeviceFault::Unsupported { what: "this processor".into() };
+        for isa in Isa::detected() {
+            let backend = Self::with_isa(isa, threads)?;
+            let checked = caught(|| conformance::run(&backend, Level::Start, SELF_CHECK_SEED));
+            let fault = match checked {
+                Ok(Ok(())) => return Ok((backend, passed_over)),
+                Ok(Err(difference)) => difference.into(),
+                Err(words) => DeviceFault::Driver { call: "the self-check".into(), detail: words },
+            };
+            let Device { kind, index, name, .. } = backend.device;
+            let reason = format!("its path {} failed its self-check: {fault}", isa.name());
+            passed_over.push(PassedOver { kind, index: Some(index), name: Some(name), reason, broken: true });
+            last = fault;
+        }
+        Err(last)
     }
 
     /// The same with an instruction set of choice: how each of them is tested.
@@ -200,8 +229,9 @@ impl CpuBackend {
     fn same_shape(&self, attempts: &[Attempt], shape: Shape) -> Vec<Root> {
         let layers = self.layers(shape);
         self.pool.install(|| {
-            if attempts.len() < self.threads {
-                return attempts.iter().flat_map(|one| self.group(&[*one], shape, &layers, &mut Scratch::default(), true)).collect();
+            if attempts.len() < self.threads || is_huge(shape) {
+                let mut scratch = Scratch::default();
+                return attempts.iter().flat_map(|one| self.group(&[*one], shape, &layers, &mut scratch, true)).collect();
             }
             let group = group_len(shape).min(attempts.len().div_ceil(self.threads));
             attempts
@@ -212,9 +242,23 @@ impl CpuBackend {
         })
     }
 
-    fn v1_root(&self, attempt: &AttemptV1, split: bool) -> Root {
+    /// A search whose attempts are done one after the other, each over all threads.
+    fn search_huge(&self, job: &SearchJob, layers: &Layers, stop: &Stop) -> (Vec<(Nonce, Root)>, usize) {
+        let mut scratch = Scratch::default();
+        let (mut hits, mut done) = (Vec::new(), 0);
+        for attempt in (0..job.count).map_while(|i| job.attempt(i)) {
+            if stop.is_set() {
+                break;
+            }
+            let roots = self.pool.install(|| self.group(&[attempt], job.shape, layers, &mut scratch, true));
+            hits.extend(roots.into_iter().filter(|root| root.ticket() <= job.target).map(|root| (attempt.nonce, root)));
+            done += 1;
+        }
+        (hits, done)
+    }
+
+    fn v1_root(&self, attempt: &AttemptV1, layers: &Layers, split: bool) -> Root {
         let shape = attempt.shape;
-        let layers = self.layers_v1(shape);
         let seed = v1::seed16(&attempt.prev_hash, attempt.nonce);
         let mut a = v1::activations(&seed, shape);
         let mixed = match attempt.variant {
@@ -242,6 +286,12 @@ impl CpuBackend {
     }
 }
 
+/// Whether a shape's attempts are split over the threads, however many there are.
+fn is_huge(shape: Shape) -> bool {
+    let (m, n, k) = (shape.m() as usize, shape.n() as usize, shape.k() as usize);
+    m * (k + 3 * n) >= HUGE_BYTES
+}
+
 /// How many attempts of a shape make a group.
 fn group_len(shape: Shape) -> usize {
     (GROUP_ROWS / shape.m() as usize).max(1)
@@ -253,13 +303,17 @@ impl Backend for CpuBackend {
     }
 
     fn batch_step(&self, shape: Shape) -> u32 {
-        u32::try_from(group_len(shape) * self.threads).unwrap_or(1)
+        if is_huge(shape) { 1 } else { u32::try_from(group_len(shape) * self.threads).unwrap_or(1) }
     }
 
     fn search(&self, job: &SearchJob, stop: &Stop) -> Result<SearchReport, DeviceFault> {
         job.check()?;
         let began = Instant::now();
         let layers = self.layers(job.shape);
+        if is_huge(job.shape) {
+            let (hits, done) = self.search_huge(job, &layers, stop);
+            return Ok(SearchReport { hits, attempts_done: u32::try_from(done).unwrap_or(job.count), busy: began.elapsed() });
+        }
         let (count, group) = (job.count as usize, group_len(job.shape));
         let next = AtomicUsize::new(0);
         // Groups are taken in order and always finished, so what is done has no gap.
@@ -303,13 +357,26 @@ impl Backend for CpuBackend {
 
     fn v1_roots(&self, attempts: &[AttemptV1]) -> Result<Vec<Root>, DeviceFault> {
         check_len(attempts.len())?;
-        Ok(self.pool.install(|| {
-            if attempts.len() < self.threads {
-                attempts.iter().map(|attempt| self.v1_root(attempt, true)).collect()
-            } else {
-                attempts.par_iter().map(|attempt| self.v1_root(attempt, false)).collect()
+        let weights = |i: usize| (attempts[i].shape.n(), attempts[i].shape.k());
+        let mut order: Vec<usize> = (0..attempts.len()).collect();
+        order.sort_by_key(|&i| weights(i));
+        let mut roots = vec![Root([0; 32]); attempts.len()];
+        for same in order.chunk_by(|&a, &b| weights(a) == weights(b)) {
+            // Made on this thread: a thread of the pool that held the cache's lock while it makes weights, which the pool shares, could be
+            // given another attempt that wants the lock.
+            let layers = self.layers_v1(attempts[same[0]].shape);
+            let some: Vec<Root> = self.pool.install(|| {
+                if same.len() < self.threads {
+                    same.iter().map(|&i| self.v1_root(&attempts[i], &layers, true)).collect()
+                } else {
+                    same.par_iter().map(|&i| self.v1_root(&attempts[i], &layers, false)).collect()
+                }
+            });
+            for (&i, root) in same.iter().zip(some) {
+                roots[i] = root;
             }
-        }))
+        }
+        Ok(roots)
     }
 }
 
@@ -318,4 +385,70 @@ fn check_len(len: usize) -> Result<(), DeviceFault> {
         return Err(DeviceFault::Unsupported { what: format!("{len} roots in one call (at most {ROOTS_LIMIT})") });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tops_protocol::{Millis, PublicKey, U256};
+
+    fn job(shape: Shape, count: u32) -> SearchJob {
+        SearchJob {
+            prev_hash: Root([5; 32]),
+            miner: PublicKey([2; 33]),
+            timestamp: Millis(9),
+            shape,
+            first_nonce: Nonce::new(70).unwrap(),
+            count,
+            target: U256::MAX,
+        }
+    }
+
+    #[test]
+    fn huge_attempts_are_split_give_the_same_roots_and_stop_between_each_other() {
+        let shape = Shape::new(8192, 256, 512).unwrap();
+        assert!(is_huge(shape) && !is_huge(Shape::STANDARD));
+        let backend = CpuBackend::new(Some(2)).unwrap();
+        let job = job(shape, 3);
+        let attempts: Vec<Attempt> = (0..job.count).filter_map(|i| job.attempt(i)).collect();
+        let layers = backend.layers(shape);
+        let expected = backend.group(&attempts, shape, &layers, &mut Scratch::default(), false);
+        let report = backend.search(&job, &Stop::new()).unwrap();
+        assert_eq!(report.attempts_done, job.count);
+        assert_eq!(report.hits, attempts.iter().map(|attempt| attempt.nonce).zip(expected.iter().copied()).collect::<Vec<_>>());
+        assert_eq!(backend.roots(&attempts).unwrap(), expected);
+
+        let many = SearchJob { count: 1 << 20, ..job };
+        let stop = Stop::new();
+        let report = std::thread::scope(|scope| {
+            let searching = scope.spawn(|| backend.search(&many, &stop).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            stop.stop();
+            searching.join().unwrap()
+        });
+        assert!(report.attempts_done < many.count);
+        assert!(report.hits.iter().map(|(nonce, _)| nonce.get()).eq(70..70 + u64::from(report.attempts_done)));
+    }
+
+    /// The first call for a shape makes its weights, and every thread of the pool wants them at once.
+    #[test]
+    fn many_attempts_of_new_v1_shapes_wait_for_nobody() {
+        let backend = CpuBackend::new(Some(4)).unwrap();
+        let shapes: Vec<ShapeV1> = (0..6).map(|i| ShapeV1::new(3 + i, 200 + i, 100).unwrap()).collect();
+        let attempts: Vec<AttemptV1> = (0..60)
+            .map(|nonce| {
+                let variant = if nonce % 2 == 0 { Variant::Plain } else { Variant::Mixed };
+                AttemptV1 { prev_hash: Root([1; 32]), nonce, shape: shapes[nonce as usize % shapes.len()], variant }
+            })
+            .collect();
+        let expected: Vec<Root> = attempts.iter().map(|a| v1::root(&a.prev_hash, a.nonce, a.shape, a.variant)).collect();
+        assert_eq!(backend.v1_roots(&attempts).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_right_processor_is_checked_and_nothing_is_passed_over() {
+        let (backend, passed_over) = CpuBackend::checked(Some(1)).unwrap();
+        assert_eq!(backend.device().path, Isa::best().name());
+        assert_eq!(passed_over, []);
+    }
 }

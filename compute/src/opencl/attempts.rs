@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A product is cut into slices of a few milliseconds by what slices took before, so that a slow device, or one that also draws a screen,
-//! is never held by one kernel, and a stop is seen between slices. A launch that is stopped on the way counts for nothing.
+//! is never held by one kernel, and a stop is seen between slices. A launch that is stopped on the way counts for nothing, so a launch is
+//! no longer than about [`LAUNCH_TIME`] where the device can do a tile of rows in that time.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,8 @@ const ROWS: std::ops::RangeInclusive<usize> = 512..=32_768;
 /// what it costs to queue it.
 const WIDE: usize = 4096;
 const MORE_ROWS: usize = 8;
+/// How long a launch of a search is to last at most: what a stop throws away. A tile of rows is the least, on any device.
+const LAUNCH_TIME: Duration = Duration::from_millis(100);
 /// How long a slice of a product is to last, and how much of it may be queued ahead.
 const SLICE: Duration = Duration::from_millis(4);
 const AHEAD: Duration = Duration::from_millis(8);
@@ -122,6 +125,13 @@ impl Backend for OpenClBackend {
 /// Rows of a launch of this shape.
 fn rows_for(rows: usize, shape: Shape) -> usize {
     rows * (WIDE / shape.n().max(shape.k()) as usize).clamp(1, MORE_ROWS)
+}
+
+/// How many of at most `most` attempts make the next launch of a search on a device that does `pace` operations a second.
+fn paced_attempts(pace: f64, shape: Shape, most: usize) -> usize {
+    let tile = (ROW_STEP / shape.m() as usize).max(1);
+    let attempts = (pace * LAUNCH_TIME.as_secs_f64() / shape.ops() as f64) as usize;
+    (attempts / tile).max(1).saturating_mul(tile).min(most)
 }
 
 fn check_len(len: usize) -> Result<(), DeviceFault> {
@@ -313,7 +323,7 @@ impl Engine {
         }
     }
 
-    /// Attempts of a launch.
+    /// The most attempts of a launch.
     fn launch_attempts(&self, shape: Shape) -> usize {
         let mut attempts = (rows_for(self.rows, shape) / shape.m() as usize).max(1);
         while attempts > 1 && Need::new(shape, attempts).bytes() > self.card.scratch_limit {
@@ -386,8 +396,8 @@ impl Engine {
 
     fn search(&mut self, job: &SearchJob, stop: &Stop) -> Result<SearchReport, DeviceFault> {
         self.prepare_weights(job.shape)?;
-        let batch = self.launch_attempts(job.shape).min(job.count as usize);
-        self.prepare_room(Need::new(job.shape, batch))?;
+        let most = self.launch_attempts(job.shape).min(job.count as usize);
+        self.prepare_room(Need::new(job.shape, most))?;
         let target = kernels::target_words(&job.target.to_be_bytes::<32>());
         let mut report = SearchReport { hits: Vec::new(), attempts_done: 0, busy: Duration::ZERO };
         let mut flights: VecDeque<Flight> = VecDeque::new();
@@ -395,7 +405,7 @@ impl Engine {
         self.pacer.busy = Duration::ZERO;
         loop {
             while flights.len() < SLOTS && next < job.count && !stop.is_set() {
-                let attempts = batch.min((job.count - next) as usize);
+                let attempts = paced_attempts(self.pacer.pace, job.shape, most).min((job.count - next) as usize);
                 let Some(room) = &self.room else { unreachable!("prepared above") };
                 let nonce = job.first_nonce.get() + u64::from(next);
                 let record = kernels::attempt_record(&job.prev_hash.0, &job.miner.0, nonce, job.timestamp.0);
@@ -481,4 +491,25 @@ fn root_at(bytes: &[u8]) -> Root {
     let mut root = [0; 32];
     root.copy_from_slice(bytes);
     Root(root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launch_lasts_no_longer_than_a_stop_may_throw_away() {
+        let standard = Shape::STANDARD;
+        let tile = ROW_STEP / standard.m() as usize;
+        // A device of a few GOPS still does a whole tile of rows, one of many fills its launch, and between them it is the pace that
+        // counts.
+        assert_eq!(paced_attempts(3e9, standard, 16), tile);
+        assert_eq!(paced_attempts(0.0, standard, 16), tile);
+        assert_eq!(paced_attempts(1e15, standard, 2048), 2048);
+        let attempts = paced_attempts(1e12, standard, 2048);
+        assert!(attempts.is_multiple_of(tile) && attempts as f64 * standard.ops() as f64 <= 1e12 * LAUNCH_TIME.as_secs_f64(), "{attempts}");
+        // Fewer than a tile where memory is that short, and one attempt where it has more rows than a tile.
+        assert_eq!(paced_attempts(3e9, standard, 4), 4);
+        assert_eq!(paced_attempts(1.0, Shape::new(256, 256, 256).unwrap(), 100), 1);
+    }
 }

@@ -1,6 +1,5 @@
 //! What is queued: roots to compute, with a priority, a place, and somebody to tell.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +8,7 @@ use tops_protocol::work::v1::AttemptV1;
 use tops_protocol::{Attempt, Root};
 
 use super::Shared;
-use crate::backend::ROOTS_LIMIT;
+use crate::backend::{ROOTS_LIMIT, caught};
 
 /// Who goes first. Mining comes after all of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,7 +46,8 @@ pub enum Place {
     Any,
     /// On the CPU's fast path.
     Cpu,
-    /// On the CPU, by `tops_protocol::work` itself: the second path of a mismatch. About ninety times slower than AVX-512 VNNI.
+    /// On the CPU, by `tops_protocol::work` itself, over all cores: the second path of a mismatch. About ninety times slower than AVX-512
+    /// VNNI.
     Reference,
 }
 
@@ -115,7 +115,7 @@ pub enum JobFault {
         /// The last device's words.
         detail: String,
     },
-    /// The CPU computed another root than the device that found it.
+    /// The reference computed another root than the device that found it.
     #[error("the CPU does not confirm this root")]
     Mismatch {
         /// What reproduces it.
@@ -126,11 +126,16 @@ pub enum JobFault {
     Refused(SubmitFault),
 }
 
-/// Cancels a job: when it is stale, nobody needs its roots. What already runs is finished and thrown away.
+/// Cancels a job: when it is stale, nobody needs its roots. What already runs is finished and thrown away. All looks that an audit or a
+/// confirmation takes share one.
 #[derive(Debug, Clone)]
 pub struct JobHandle(Arc<AtomicBool>);
 
 impl JobHandle {
+    pub(super) fn new() -> Self {
+        Self(Arc::default())
+    }
+
     /// The job's callback gets [`JobFault::Cancelled`] as soon as its device looks at it next.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
@@ -150,34 +155,25 @@ pub(super) struct Job {
     pub(super) tried: u64,
     /// Whether it shares no call with other jobs: it, or one beside it, was refused.
     pub(super) alone: bool,
+    /// How many calls with it in them have panicked.
+    pub(super) panics: u32,
     pub(super) last_lane: usize,
     pub(super) last_fault: Option<String>,
-    cancelled: Arc<AtomicBool>,
+    handle: JobHandle,
     done: Done,
 }
 
 impl Job {
-    pub(super) fn new(work: Work, priority: Priority, place: Place, done: Done) -> Self {
-        Self {
-            work,
-            priority,
-            place,
-            roots: Vec::new(),
-            tried: 0,
-            alone: false,
-            last_lane: 0,
-            last_fault: None,
-            cancelled: Arc::new(AtomicBool::new(false)),
-            done,
-        }
+    pub(super) fn new(work: Work, priority: Priority, place: Place, handle: JobHandle, done: Done) -> Self {
+        Self { work, priority, place, roots: Vec::new(), tried: 0, alone: false, panics: 0, last_lane: 0, last_fault: None, handle, done }
     }
 
     pub(super) fn handle(&self) -> JobHandle {
-        JobHandle(Arc::clone(&self.cancelled))
+        self.handle.clone()
     }
 
     pub(super) fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.handle.0.load(Ordering::Relaxed)
     }
 
     pub(super) fn ops_left(&self) -> f64 {
@@ -191,8 +187,8 @@ impl Job {
     /// Tells whoever waits. Never called with the queue's lock held. A callback that panics harms its owner, not the device's thread.
     pub(super) fn finish(self, fault: Result<(), JobFault>) {
         let (lane, roots, done) = (self.last_lane, self.roots, self.done);
-        if catch_unwind(AssertUnwindSafe(|| done(fault.map(|()| (roots, lane))))).is_err() {
-            tracing::error!("whoever waited for a job panicked at its answer");
+        if let Err(words) = caught(|| done(fault.map(|()| (roots, lane)))) {
+            tracing::error!(words, "whoever waited for a job panicked at its answer");
         }
     }
 

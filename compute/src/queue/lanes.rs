@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 use tops_protocol::{Attempt, Nonce, Root};
 
 use super::jobs::{Job, JobFault, Place, Priority, Work};
-use super::{Found, HUNG_AFTER, LaneSpec, MINING_PATIENCE, MINING_SLICE, MiningJob, PORTION};
+use super::pace::Pace;
+use super::{Found, HUNG_AFTER, LaneSpec, MINING_PATIENCE, MINING_SLICE, MiningJob, PORTION, WATCH};
 use crate::backend::{Device, DeviceKind, ROOTS_LIMIT, SEARCH_LIMIT, SearchJob, Stop};
+use crate::waited::Waited;
 
-/// What a GPU call costs beside its operations.
-const GPU_CALL: f64 = 0.5e-3;
-/// For how long a mining device is expected to keep urgent work waiting, before it was seen to.
-const FIRST_YIELD: f64 = 10e-3;
-/// Operations a second of the reference, wherever it runs: how much of it makes a portion.
-const REFERENCE_RATE: f64 = 5e9;
-/// Operations a second that a device is expected to do, before it was seen to.
-const FIRST_RATE: [(DeviceKind, f64); 3] = [(DeviceKind::Cpu, 2e10), (DeviceKind::Cuda, 1e14), (DeviceKind::OpenCl, 1e12)];
+/// How old the stamp of a running search may be when a newer one comes: then the search goes on. One with an older stamp is interrupted, so
+/// that heads tell the time at which they were found.
+const STAMP_LIFE: Duration = Duration::from_secs(4);
+/// A device that was interrupted for its stamp before it had done anything gets twice the time, up to this, or it would never do anything.
+const STAMP_LIFE_MOST: Duration = Duration::from_secs(64);
 
 /// A search that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MiningReport {
-    /// Which job it was for, with the first nonce of this search. When it has been replaced meanwhile, this is the old one.
+    /// Which job it was for, with its own stamp and the first nonce of this search. When it has been replaced meanwhile, this is the old
+    /// one.
     pub job: MiningJob,
     /// Which lane mined.
     pub lane: usize,
@@ -35,6 +35,21 @@ pub struct MiningReport {
     pub elapsed: Duration,
 }
 
+impl MiningReport {
+    /// Leaves the hits with the smallest roots, at most `limit`, the smallest first, in no more memory than they take. Returns how many
+    /// it lets go.
+    pub fn keep_best(&mut self, limit: usize) -> usize {
+        let gone = self.hits.len().saturating_sub(limit);
+        if gone > 0 {
+            self.hits.select_nth_unstable_by_key(limit, |hit| hit.root);
+            self.hits.truncate(limit);
+            self.hits.shrink_to_fit();
+        }
+        self.hits.sort_unstable_by_key(|hit| hit.root);
+        gone
+    }
+}
+
 /// A device and what it did since the queue was started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LaneReport {
@@ -42,7 +57,7 @@ pub struct LaneReport {
     pub device: Device,
     /// Whether it mines.
     pub mines: bool,
-    /// Why it gets no more work.
+    /// Why it gets no more work; for the CPU, which is never without work, why only the reference runs on it.
     pub benched: Option<String>,
     /// Whether its thread is stuck in the driver.
     pub hung: bool,
@@ -58,7 +73,7 @@ pub struct LaneReport {
     pub queued: usize,
     /// Attempts a search.
     pub batch: u32,
-    /// Jobs that replaced another one here while it was being mined.
+    /// Jobs that replaced another one here while it was being mined; one with only a newer stamp does not.
     pub replaced: u64,
     /// The longest time from the word of such a job to the start of its first search here.
     pub replaced_worst: Duration,
@@ -83,6 +98,9 @@ pub(super) enum Running {
         first: u64,
         count: u32,
         stop: Stop,
+        /// When its stamp came, and whether it was interrupted because that is long ago.
+        stamped: Instant,
+        stale: bool,
         /// Work of this priority or a lesser one does not interrupt it.
         yields_to: Option<Priority>,
         asked_at: Option<Instant>,
@@ -93,13 +111,14 @@ pub(super) struct Lane {
     kind: DeviceKind,
     mines: bool,
     jobs: [VecDeque<Job>; 4],
-    pub(super) running: Option<(Running, Instant)>,
+    pub(super) running: Option<(Running, Waited)>,
     pub(super) benched: Option<String>,
+    /// Why only the reference runs here. Then it mines nothing.
+    demoted: Option<String>,
     pub(super) hung: bool,
-    /// Operations a second, moving average.
-    rate: f64,
-    /// Seconds from asking a search to stop to its return, moving average.
-    yields_in: f64,
+    pace: Pace,
+    /// How old a stamp may be here.
+    stamp_life: Duration,
     /// Attempts a search.
     pub(super) batch: u32,
     /// Attempts a call that its memory is known to hold.
@@ -119,6 +138,7 @@ pub(super) struct Lane {
 
 struct Mining {
     job: MiningJob,
+    stamped: Instant,
     next: u64,
     /// Ranges given back by interrupted or failed searches: at most a few a lane, since a lane takes one before it can leave one.
     left: Vec<(u64, u32)>,
@@ -142,9 +162,10 @@ impl State {
                 jobs: Default::default(),
                 running: None,
                 benched: None,
+                demoted: None,
                 hung: false,
-                rate: FIRST_RATE.iter().find(|(kind, _)| *kind == spec.backend.device().kind).map_or(1e10, |(_, rate)| *rate),
-                yields_in: FIRST_YIELD,
+                pace: Pace::new(spec.backend.device().kind, spec.rate),
+                stamp_life: STAMP_LIFE,
                 batch: spec.batch.unwrap_or(0),
                 call_limit: ROOTS_LIMIT,
                 urgent_since_mining: Duration::ZERO,
@@ -200,15 +221,25 @@ impl State {
         Ok(at)
     }
 
-    /// Replaces the mining job and interrupts what runs for the old one.
-    pub(super) fn replace_mining(&mut self, job: Option<MiningJob>) {
+    /// Replaces the mining job. What runs for another head, miner, shape or target is interrupted. A job that has only a newer stamp
+    /// begins a range of its own and lets what runs go on: a search carries its own stamp, which stays valid, and a slow device that is
+    /// interrupted at every stamp would never finish anything. Nonces that were given to such a search and not done are not given out
+    /// again.
+    pub(super) fn replace_mining(&mut self, job: Option<MiningJob>, now: Instant) {
+        let renewed = job.is_some_and(|new| self.mining.as_ref().is_some_and(|old| new.renews(&old.job)));
         self.generation += 1;
-        self.mining = job.map(|job| Mining { job, next: job.first_nonce.get(), left: Vec::new() });
+        self.mining = job.map(|job| Mining { job, stamped: now, next: job.first_nonce.get(), left: Vec::new() });
         for lane in &mut self.lanes {
-            if let Some((Running::Mining { stop, .. }, _)) = &lane.running {
-                stop.stop();
-                lane.replaced_at = job.map(|_| Instant::now());
+            let Some((Running::Mining { stop, stamped, stale, asked_at, .. }, _)) = &mut lane.running else { continue };
+            if !renewed {
+                lane.replaced_at = job.map(|_| now);
+            } else if now.saturating_duration_since(*stamped) < lane.stamp_life {
+                continue;
+            } else {
+                *stale = asked_at.is_none();
             }
+            stop.stop();
+            asked_at.get_or_insert(now);
         }
     }
 
@@ -227,7 +258,7 @@ impl State {
             dropped.extend(gone);
         }
         let top = Priority::ALL.into_iter().find(|&p| !lane.jobs[p as usize].is_empty());
-        let may_mine = lane.mines && self.mining.is_some();
+        let may_mine = lane.mines && lane.demoted.is_none() && self.mining.is_some();
         let starved = may_mine && lane.urgent_since_mining >= MINING_PATIENCE;
         match top {
             Some(top) if !(starved && top >= Priority::Alert) => Some(self.take_urgent(at, top)),
@@ -242,9 +273,8 @@ impl State {
 
     fn take_urgent(&mut self, at: usize, top: Priority) -> Task {
         let lane = &mut self.lanes[at];
-        let first_place = lane.jobs[top as usize].front().map_or(Place::Any, |job| job.place);
-        let rate = if first_place == Place::Reference { REFERENCE_RATE } else { lane.rate };
-        let (budget, limit) = (rate * PORTION.as_secs_f64(), lane.call_limit);
+        let first_place = lane.jobs[top as usize].front().map_or(Place::Any, |job| lane.place(job));
+        let (budget, limit) = (lane.pace.rate(first_place) * PORTION.as_secs_f64(), lane.call_limit);
         let jobs = &mut lane.jobs[top as usize];
         let mut taken: Vec<(Job, usize)> = Vec::new();
         let (mut ops, mut len) = (0.0, 0);
@@ -278,7 +308,7 @@ impl State {
             }
             taken.push((job, count));
         }
-        lane.running = Some((Running::Urgent(taken), Instant::now()));
+        lane.running = Some((Running::Urgent(taken), watched()));
         Task::Urgent { place: first_place, work: work.unwrap_or(Work::V2(Vec::new())) }
     }
 
@@ -287,7 +317,7 @@ impl State {
         let step = step(&mining.job).clamp(1, SEARCH_LIMIT);
         lane.batch = lane.batch.max(step);
         let wanted = if yields_to.is_some() {
-            let attempts = lane.rate * slice.as_secs_f64() / mining.job.shape.ops() as f64;
+            let attempts = lane.pace.rate(Place::Any) * slice.as_secs_f64() / mining.job.shape.ops() as f64;
             (attempts as u32).clamp(step, lane.batch)
         } else {
             lane.batch
@@ -295,12 +325,13 @@ impl State {
         let (first, count) = mining.take(wanted)?;
         let (first_nonce, stop) = (Nonce::new(first)?, Stop::new());
         let MiningJob { prev_hash, miner, timestamp, shape, target, .. } = mining.job;
-        let generation = self.generation;
+        let (generation, stamped) = (self.generation, mining.stamped);
         if let Some(told) = lane.replaced_at.take() {
             lane.replaced += 1;
             lane.replaced_worst = lane.replaced_worst.max(told.elapsed());
         }
-        lane.running = Some((Running::Mining { generation, first, count, stop: stop.clone(), yields_to, asked_at: None }, Instant::now()));
+        let running = Running::Mining { generation, first, count, stop: stop.clone(), stamped, stale: false, yields_to, asked_at: None };
+        lane.running = Some((running, watched()));
         Some(Task::Mine { job: SearchJob { prev_hash, miner, timestamp, shape, first_nonce, count, target }, stop })
     }
 
@@ -331,17 +362,20 @@ impl State {
     /// No more work; every queued job comes back. What runs is finished by its lane.
     pub(super) fn close(&mut self) -> Vec<Job> {
         self.closed = true;
-        self.replace_mining(None);
+        self.replace_mining(None, Instant::now());
         self.lanes.iter_mut().flat_map(|lane| lane.jobs.iter_mut().flat_map(|jobs| jobs.drain(..)).collect::<Vec<_>>()).collect()
     }
 
-    /// Lanes whose call has not come back for too long.
+    /// Lanes whose call has not come back for too long; to be asked every [`WATCH`]. Time for which nobody asked, because the process
+    /// itself stood still, is no fault of a device.
     pub(super) fn hung(&mut self, now: Instant, can_hang: impl Fn(usize) -> bool) -> Vec<usize> {
-        let late = |lane: &Lane| lane.running.as_ref().is_some_and(|(_, since)| now.duration_since(*since) > HUNG_AFTER);
-        let hung: Vec<usize> =
-            (0..self.lanes.len()).filter(|&at| can_hang(at) && self.lanes[at].benched.is_none() && late(&self.lanes[at])).collect();
-        for &at in &hung {
-            self.lanes[at].hung = true;
+        let mut hung = Vec::new();
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            let late = lane.running.as_mut().is_some_and(|(_, waited)| waited.look(now) > HUNG_AFTER);
+            if late && can_hang(at) && lane.benched.is_none() {
+                lane.hung = true;
+                hung.push(at);
+            }
         }
         hung
     }
@@ -363,8 +397,8 @@ impl State {
                 pci_address: None,
                 peak_int8_tops: None,
             },
-            mines: lane.mines,
-            benched: lane.benched.clone(),
+            mines: lane.mines && lane.demoted.is_none(),
+            benched: lane.benched.as_ref().or(lane.demoted.as_ref()).cloned(),
             hung: lane.hung,
             mined: lane.mined,
             mined_ops: lane.mined_ops,
@@ -398,51 +432,71 @@ impl Mining {
     }
 }
 
+/// For the watchdog, from now on.
+fn watched() -> Waited {
+    Waited::new(Instant::now(), 2 * WATCH)
+}
+
 impl Lane {
+    /// Where a job runs here.
+    fn place(&self, job: &Job) -> Place {
+        if self.demoted.is_some() { Place::Reference } else { job.place }
+    }
+
     /// Seconds until this lane would have done a job that came now.
     fn finishes_in(&self, job: &Job) -> f64 {
-        let secs = |job: &Job| job.ops_left() / if job.place == Place::Reference { REFERENCE_RATE } else { self.rate };
+        let secs = |job: &Job| job.ops_left() / self.pace.rate(self.place(job));
         let ahead: f64 = Priority::ALL.iter().filter(|&&p| p <= job.priority).flat_map(|&p| &self.jobs[p as usize]).map(secs).sum();
         let running = match &self.running {
             None => 0.0,
-            Some((Running::Mining { .. }, _)) => self.yields_in,
+            Some((Running::Mining { .. }, _)) => self.pace.yields_in(),
             // A running job's later portions wait for what is more urgent than it.
             Some((Running::Urgent(jobs), _)) => jobs.iter().map(|(job, _)| secs(job)).sum::<f64>(),
         };
-        let call = if self.kind == DeviceKind::Cpu { 0.0 } else { GPU_CALL };
-        running + call + ahead + secs(job)
+        running + self.pace.call() + ahead + secs(job)
     }
 
-    /// Learns from a call of urgent work; one of the reference (no `ops`) says nothing of the device. On a GPU a small call says more of
-    /// the call than of the device, so it only ever raises the estimate.
+    /// Gives the device no more work; the CPU's lane goes on by the reference alone, since claims and hits must still be judged. Whether
+    /// that changed anything.
+    pub(super) fn take_out(&mut self, why: String) -> bool {
+        let out = if self.kind == DeviceKind::Cpu { &mut self.demoted } else { &mut self.benched };
+        let changed = out.is_none();
+        out.get_or_insert(why);
+        changed
+    }
+
+    /// Learns from a call of urgent work; one of the reference (no `ops`) says nothing of the device.
     pub(super) fn learn_urgent(&mut self, ops: Option<f64>, len: usize, elapsed: Duration) {
         self.urgent_since_mining += elapsed;
         self.busy += elapsed;
         self.checked += len as u64;
-        let Some(ops) = ops else { return };
-        let rate = ops / elapsed.as_secs_f64().max(1e-6);
-        if rate > self.rate || self.kind == DeviceKind::Cpu {
-            self.rate += 0.3 * (rate - self.rate);
+        if let Some(ops) = ops {
+            self.pace.learn(ops, elapsed);
         }
     }
 
-    /// Learns from a search: its rate, its batch, how soon it stops.
+    /// Learns from a search: its rate, its batch, how soon it stops. One that did nothing has only kept the device from mining, as urgent
+    /// work does: otherwise audits that interrupt each search at once would keep a slow device from mining for ever.
     pub(super) fn learn_mining(&mut self, report: &Learned, target: Duration, step: u32) {
-        self.urgent_since_mining = Duration::ZERO;
         self.mined += u64::from(report.done);
         self.mined_ops += u128::from(report.done) * u128::from(report.ops_each);
         self.hits += report.hits as u64;
         self.busy += report.busy;
         if let Some(asked) = report.asked_at {
-            self.yields_in += 0.3 * (asked.elapsed().as_secs_f64() - self.yields_in);
+            self.pace.learn_yield(asked.elapsed());
         }
         if report.done == 0 {
+            self.urgent_since_mining += report.elapsed;
+            if report.stale {
+                self.stamp_life = (2 * self.stamp_life).min(STAMP_LIFE_MOST);
+            }
             return;
         }
-        let per_sec = f64::from(report.done) / report.elapsed.as_secs_f64().max(1e-6);
-        self.rate += 0.3 * (per_sec * report.ops_each as f64 - self.rate);
+        self.urgent_since_mining = Duration::ZERO;
+        self.pace.learn(f64::from(report.done) * report.ops_each as f64, report.elapsed);
         if report.full && report.done == self.batch {
             // A batch grows at most fourfold a search, so that a first one that was lucky or cold does no harm.
+            let per_sec = f64::from(report.done) / report.elapsed.as_secs_f64().max(1e-6);
             let ideal = per_sec * target.as_secs_f64();
             let off = ideal / f64::from(self.batch);
             if !(0.8..=1.25).contains(&off) {
@@ -461,6 +515,7 @@ pub(super) struct Learned {
     pub(super) busy: Duration,
     pub(super) elapsed: Duration,
     pub(super) asked_at: Option<Instant>,
+    pub(super) stale: bool,
     pub(super) full: bool,
 }
 
@@ -480,4 +535,131 @@ impl<I: Iterator<Item = Job>> PartitionIn for I {}
 /// The hits of a search as attempts.
 pub(super) fn found(job: &MiningJob, lane: usize, hits: &[(Nonce, Root)]) -> Vec<Found> {
     hits.iter().map(|&(nonce, root)| Found { attempt: Attempt { nonce, ..job.attempt(nonce) }, root, lane }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::CpuBackend;
+    use std::sync::Arc;
+    use tops_protocol::{Millis, PublicKey, Shape, U256};
+
+    const STEP: u32 = 8;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn state() -> State {
+        let backend = Arc::new(CpuBackend::new(Some(1)).unwrap());
+        State::new(&[LaneSpec { backend, mines: true, batch: Some(100), rate: None }])
+    }
+
+    fn job(stamp: u64) -> MiningJob {
+        MiningJob {
+            prev_hash: Root([3; 32]),
+            miner: PublicKey([2; 33]),
+            timestamp: Millis(stamp),
+            shape: Shape::DEVNET,
+            target: U256::MAX,
+            first_nonce: Nonce::new(1000 * stamp).unwrap(),
+        }
+    }
+
+    /// Begins a search.
+    fn search(state: &mut State) -> (SearchJob, Stop) {
+        match state.next_task(0, |_| STEP, SECOND, &mut Vec::new()) {
+            Some(Task::Mine { job, stop }) => (job, stop),
+            _ => panic!("there is nothing to mine"),
+        }
+    }
+
+    /// Ends it, as the lane's thread does.
+    fn end(state: &mut State, done: u32) {
+        let Some((Running::Mining { generation, first, count, stale, .. }, _)) = state.lanes[0].running.take() else { panic!("no search") };
+        state.give_back(generation, first + u64::from(done), count - done);
+        let (busy, elapsed) = (SECOND, SECOND);
+        let learned = Learned { done, ops_each: 1, hits: 0, busy, elapsed, asked_at: None, stale, full: false };
+        state.lanes[0].learn_mining(&learned, SECOND, STEP);
+    }
+
+    #[test]
+    fn a_newer_stamp_interrupts_only_what_has_an_old_one() {
+        let (mut state, t) = (state(), Instant::now());
+        state.replace_mining(Some(job(1)), t);
+        let (first, stop) = search(&mut state);
+        state.replace_mining(Some(job(2)), t + SECOND);
+        state.replace_mining(Some(job(3)), t + 3 * SECOND);
+        assert!(!stop.is_set());
+        // What the search left undone belongs to its own stamp: the next one begins the new stamp's range.
+        end(&mut state, 60);
+        let (second, stop) = search(&mut state);
+        assert_eq!((first.timestamp, first.first_nonce.get()), (Millis(1), 1000));
+        assert_eq!((second.timestamp, second.first_nonce.get()), (Millis(3), 3000));
+        // Its stamp is of second 3.
+        state.replace_mining(Some(job(4)), t + 6 * SECOND);
+        assert!(!stop.is_set());
+        state.replace_mining(Some(job(5)), t + 3 * SECOND + STAMP_LIFE);
+        assert!(stop.is_set());
+        // Whatever else differs interrupts at once, and so do an older stamp and a rest.
+        for other in [
+            Some(MiningJob { prev_hash: Root([4; 32]), timestamp: Millis(9), ..job(1) }),
+            Some(MiningJob { target: U256::ZERO, timestamp: Millis(9), ..job(1) }),
+            Some(job(1)),
+            None,
+        ] {
+            end(&mut state, 10);
+            state.replace_mining(Some(job(8)), t + 8 * SECOND);
+            let (_, stop) = search(&mut state);
+            state.replace_mining(other, t + 8 * SECOND);
+            assert!(stop.is_set(), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_stopped_range_is_done_by_the_next_search_of_the_same_stamp() {
+        let mut state = state();
+        state.replace_mining(Some(job(1)), Instant::now());
+        let (first, _) = search(&mut state);
+        end(&mut state, 30);
+        let (second, _) = search(&mut state);
+        assert_eq!((second.first_nonce.get(), second.count), (first.first_nonce.get() + 30, first.count - 30));
+    }
+
+    #[test]
+    fn a_device_that_does_nothing_before_its_stamp_is_old_gets_more_time() {
+        let (mut state, mut t) = (state(), Instant::now());
+        for life in [STAMP_LIFE, 2 * STAMP_LIFE, 4 * STAMP_LIFE, 8 * STAMP_LIFE, STAMP_LIFE_MOST, STAMP_LIFE_MOST] {
+            state.replace_mining(Some(job(1)), t);
+            let (_, stop) = search(&mut state);
+            state.replace_mining(Some(job(2)), t + life - SECOND);
+            assert!(!stop.is_set(), "{life:?}");
+            state.replace_mining(Some(job(3)), t + life);
+            assert!(stop.is_set(), "{life:?}");
+            t += life;
+            end(&mut state, 0);
+        }
+    }
+
+    #[test]
+    fn a_search_that_did_nothing_does_not_count_as_mining() {
+        let mut state = state();
+        state.replace_mining(Some(job(1)), Instant::now());
+        state.lanes[0].learn_urgent(None, 1, SECOND);
+        search(&mut state);
+        end(&mut state, 0);
+        assert_eq!(state.lanes[0].urgent_since_mining, 2 * SECOND);
+        search(&mut state);
+        end(&mut state, 1);
+        assert_eq!(state.lanes[0].urgent_since_mining, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_pause_of_the_process_hangs_no_device_and_a_stuck_call_does() {
+        let (mut state, t) = (state(), Instant::now());
+        state.replace_mining(Some(job(1)), t);
+        search(&mut state);
+        assert!(state.hung(t + 3600 * SECOND, |_| true).is_empty());
+        // The pause counted for two looks; from then on the call itself is what is waited for.
+        let first = (1..200).find(|i| !state.hung(t + 3600 * SECOND + *i * WATCH, |_| true).is_empty());
+        assert_eq!(first.map(|looks| (looks + 2) * WATCH), Some(HUNG_AFTER + WATCH));
+        assert!(state.lanes[0].hung);
+    }
 }

@@ -1,18 +1,19 @@
 //! A lane's owner thread: takes a task, calls the device without the lock, settles what came of it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use tops_protocol::work::v1;
-use tops_protocol::work::{self, Weights};
-use tops_protocol::{Root, Shape};
+use tops_protocol::Root;
 
 use super::jobs::{self, Job, JobFault, Place, Work};
 use super::lanes::{Learned, Running, Task, found};
+use super::reference::Reference;
 use super::{Found, MiningJob, MiningReport, Shared};
-use crate::backend::{Backend, DeviceFault, ROOTS_LIMIT, SearchJob, SearchReport, Stop};
+use crate::backend::{Backend, DeviceFault, DeviceKind, ROOTS_LIMIT, SearchJob, SearchReport, Stop, caught};
+
+/// How many calls may panic with a job in them before nobody is asked for it any more: it may be the job, and each call costs a device.
+const PANICS_MAX: u32 = 2;
 
 /// Owns one device until the queue is dropped or the device is benched.
 pub(super) fn own(shared: &Arc<Shared>, lane: usize) {
@@ -47,13 +48,24 @@ pub(super) fn own(shared: &Arc<Shared>, lane: usize) {
     }
 }
 
+/// Why a call gave nothing.
+struct Failure {
+    fault: DeviceFault,
+    panicked: bool,
+}
+
+impl From<DeviceFault> for Failure {
+    fn from(fault: DeviceFault) -> Self {
+        Self { fault, panicked: false }
+    }
+}
+
 /// Calls a device; a panic inside is a fault of the device.
-fn guarded<T>(call: impl FnOnce() -> Result<T, DeviceFault>) -> Result<T, DeviceFault> {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        let detail =
-            panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
-        Err(DeviceFault::Driver { call: "the backend".into(), detail })
-    })
+fn guarded<T>(call: impl FnOnce() -> Result<T, DeviceFault>) -> Result<T, Failure> {
+    match caught(call) {
+        Ok(answer) => Ok(answer?),
+        Err(detail) => Err(Failure { fault: DeviceFault::Driver { call: "the backend".into(), detail }, panicked: true }),
+    }
 }
 
 fn urgent(shared: &Arc<Shared>, lane: usize, backend: &dyn Backend, place: Place, work: &Work, reference: &mut Reference) {
@@ -67,7 +79,7 @@ fn urgent(shared: &Arc<Shared>, lane: usize, backend: &dyn Backend, place: Place
         if roots.len() == work.len() {
             return Ok(roots);
         }
-        Err(DeviceFault::WrongAnswer { detail: format!("{} roots for {} attempts", roots.len(), work.len()) })
+        Err(DeviceFault::WrongAnswer { detail: format!("{} roots for {} attempts", roots.len(), work.len()) }.into())
     });
     let elapsed = began.elapsed();
 
@@ -94,45 +106,53 @@ fn urgent(shared: &Arc<Shared>, lane: usize, backend: &dyn Backend, place: Place
                 }
             }
         }
-        Err(fault) => {
+        Err(Failure { fault, panicked }) => {
             let device = backend.device().label();
             tracing::warn!(%device, %fault, attempts = work.len(), "a device gave no roots");
             let (one, len) = (taken.len() == 1, work.len());
-            if matches!(fault, DeviceFault::OutOfMemory { .. }) && len > 1 {
+            let smaller_may_fit = matches!(fault, DeviceFault::OutOfMemory { .. }) && len > 1;
+            if smaller_may_fit {
                 state.lanes[lane].call_limit = (len / 2).clamp(1, ROOTS_LIMIT);
             }
-            let smaller_may_fit = matches!(fault, DeviceFault::OutOfMemory { .. }) && len > 1;
+            // The reference is no device's code: when it fails, the job is at fault.
+            let of_device = fault.takes_out() && place != Place::Reference;
             for (mut job, _) in taken {
                 job.last_fault = Some(format!("{device}: {fault}"));
-                if !fault.takes_out() && !smaller_may_fit && one {
-                    job.tried |= 1 << (lane % 64);
-                }
+                job.panics += u32::from(panicked);
+                job.tried |= u64::from(one && !of_device && !smaller_may_fit) << (lane % 64);
                 job.alone |= !one;
-                again.push(job);
+                if job.panics >= PANICS_MAX {
+                    let fault = job.no_device();
+                    finished.push((job, Err(fault)));
+                } else {
+                    again.push(job);
+                }
             }
-            take_out = fault.takes_out().then_some(fault);
+            take_out = of_device.then_some(fault);
         }
     }
     drop(state);
     if let Some(fault) = &take_out {
-        bench(shared, lane, fault);
+        self::take_out(shared, lane, fault);
     }
     for (job, result) in finished {
         job.finish(result);
     }
-    for job in again {
+    for mut job in again {
+        forget_lies(&mut job, take_out.as_ref());
         jobs::enqueue(shared, job);
     }
 }
 
 fn mine(shared: &Arc<Shared>, lane: usize, backend: &dyn Backend, job: &SearchJob, stop: &Stop) {
     let began = Instant::now();
-    let answer = guarded(|| backend.search(job, stop)).and_then(|report| plausible(job, report));
+    let answer = guarded(|| plausible(job, backend.search(job, stop)?));
     let elapsed = began.elapsed();
     let step = backend.batch_step(job.shape).max(1);
 
     let mut state = shared.lock();
-    let Some((Running::Mining { generation, first, count, asked_at, yields_to, .. }, _)) = state.lanes[lane].running.take() else { return };
+    let Some((running, _)) = state.lanes[lane].running.take() else { return };
+    let Running::Mining { generation, first, count, stale, asked_at, yields_to, .. } = running else { return };
     let SearchJob { prev_hash, miner, timestamp, shape, target, first_nonce, .. } = *job;
     let mining_job = MiningJob { prev_hash, miner, timestamp, shape, target, first_nonce };
     match answer {
@@ -146,6 +166,7 @@ fn mine(shared: &Arc<Shared>, lane: usize, backend: &dyn Backend, job: &SearchJo
                 busy: report.busy,
                 elapsed,
                 asked_at,
+                stale,
                 full: yields_to.is_none(),
             };
             state.lanes[lane].learn_mining(&learned, shared.options.target, step);
@@ -153,7 +174,7 @@ fn mine(shared: &Arc<Shared>, lane: usize, backend: &dyn Backend, job: &SearchJo
             let hits = found(&mining_job, lane, &report.hits);
             (shared.sink)(MiningReport { job: mining_job, lane, hits, attempts: done, batch: count, elapsed });
         }
-        Err(fault) => {
+        Err(Failure { fault, .. }) => {
             state.give_back(generation, first, count);
             let smaller = matches!(fault, DeviceFault::OutOfMemory { .. }) && state.lanes[lane].batch > step;
             if smaller {
@@ -163,7 +184,7 @@ fn mine(shared: &Arc<Shared>, lane: usize, backend: &dyn Backend, job: &SearchJo
             tracing::warn!(device = %backend.device().label(), %fault, batch = count, "a search failed");
             // A device that cannot mine at all would fail again at once: it is benched like a broken one.
             if !smaller {
-                bench(shared, lane, &fault);
+                take_out(shared, lane, &fault);
             }
         }
     }
@@ -181,50 +202,43 @@ fn plausible(job: &SearchJob, report: SearchReport) -> Result<SearchReport, Devi
     })
 }
 
-/// Takes a device out and gives what it held to the others.
-pub(super) fn bench(shared: &Arc<Shared>, lane: usize, fault: &DeviceFault) {
+/// Takes a device out and gives what it held to the others. The CPU's lane stays, and computes by the reference from then on.
+pub(super) fn take_out(shared: &Arc<Shared>, lane: usize, fault: &DeviceFault) {
+    let Some(device) = shared.backends.get(lane).map(|backend| backend.device()) else { return };
     let mut state = shared.lock();
-    let Some(entry) = state.lanes.get_mut(lane) else { return };
-    if entry.benched.is_some() {
+    let stays = device.kind == DeviceKind::Cpu;
+    let why = if stays { format!("only the reference runs on it, and it mines nothing: {fault}") } else { fault.to_string() };
+    if !state.lanes[lane].take_out(why) {
         return;
     }
-    entry.benched = Some(fault.to_string());
     let jobs = state.clear_lane(lane);
     drop(state);
-    tracing::error!(device = %shared.backends[lane].device(), %fault, "a device is taken out");
+    if stays {
+        tracing::error!(%device, %fault, "the CPU's fast path is not to be trusted: only the reference runs on it now");
+    } else {
+        tracing::error!(%device, %fault, "a device is taken out");
+    }
     for wake in &shared.wake {
         wake.notify_all();
     }
     for mut job in jobs {
-        job.last_fault = Some(format!("{}: {fault}", shared.backends[lane].device().label()));
+        job.last_fault = Some(format!("{}: {fault}", device.label()));
+        forget_lies(&mut job, Some(fault));
         jobs::enqueue(shared, job);
     }
 }
 
-/// A device computed another root than the CPU: writes the bundle and benches it. The CPU's own fast path is benched like any other.
+/// A device that lied may have computed a part of a job already.
+fn forget_lies(job: &mut Job, fault: Option<&DeviceFault>) {
+    if matches!(fault, Some(DeviceFault::WrongAnswer { .. })) {
+        job.roots.clear();
+    }
+}
+
+/// A device computed another root than the reference: writes the bundle and takes it out.
 pub(super) fn mismatch(shared: &Arc<Shared>, said: &Found, truth: Root) -> Option<PathBuf> {
     let bundle = super::bundle_of(shared, said, truth);
-    let detail = format!("nonce {}: it said {}, the CPU says {truth}", said.attempt.nonce.get(), said.root);
-    bench(shared, said.lane, &DeviceFault::WrongAnswer { detail });
+    let detail = format!("nonce {}: it said {}, the reference says {truth}", said.attempt.nonce.get(), said.root);
+    take_out(shared, said.lane, &DeviceFault::WrongAnswer { detail });
     bundle
-}
-
-/// The reference itself, with the weights of the shape it was last asked for.
-#[derive(Default)]
-struct Reference {
-    weights: Option<(Shape, Weights)>,
-}
-
-impl Reference {
-    fn roots(&mut self, work: &Work) -> Vec<Root> {
-        match work {
-            Work::V2(attempts) => attempts.iter().map(|attempt| work::root(attempt, self.weights(attempt.shape))).collect(),
-            Work::V1(attempts) => attempts.iter().map(|a| v1::root(&a.prev_hash, a.nonce, a.shape, a.variant)).collect(),
-        }
-    }
-
-    fn weights(&mut self, shape: Shape) -> &Weights {
-        let kept = self.weights.take().filter(|(_, weights)| weights.fit(shape));
-        &self.weights.insert(kept.unwrap_or_else(|| (shape, Weights::new(shape)))).1
-    }
 }

@@ -230,6 +230,99 @@ fn a_stolen_head_costs_the_thief() {
     assert_eq!(rig.gossip(&world, 2, &head), Some(Verdict::Ignore), "seen");
 }
 
+/// Also when the root is that of a banned key's head, whose share is in no table, and the claim is no head where it is made.
+#[test]
+fn a_share_with_the_root_of_a_banned_keys_head_is_audited_first() {
+    let mut world = World::new();
+    let mut rig = Rig::new(&world);
+    let (banned, genesis) = (key(1), world.genesis());
+    let share = world.share(genesis, &banned);
+    let lie = world.false_share(genesis, &banned);
+    rig.gossip(&world, 1, &share);
+    rig.gossip(&world, 1, &lie);
+    // A head that is one only under an easy target …
+    let head = loop {
+        let head = world.head(genesis, &banned);
+        if head.root().0[0] >= 0x60 {
+            break head;
+        }
+    };
+    assert_eq!(rig.gossip(&world, 1, &head), Some(Verdict::Accept));
+    assert!(rig.state(&head).is_none());
+    // … and a harder one on top, of heads that come fast.
+    let mut tip = head.root();
+    while world.facts(tip).head_target >= head.root().ticket() {
+        let stamp = world.facts(tip).median.plus(1);
+        let next = world.head_at(tip, &key(2), stamp);
+        tip = next.root();
+        rig.gossip(&world, 1, &next);
+    }
+    let thief = trusted(&mut world, &mut rig, 7);
+    rig.auto = false;
+    let stamp = world.facts(tip).median.plus(1);
+    let stolen = world.attempt(tip, thief.public(), stamp);
+    let stolen = world.receipt(stolen, head.root(), world.height(tip) + 1, &thief, "CPU");
+    let message = rig.send(&world, 1, Topic::Receipts, &stolen);
+    assert_eq!(rig.verdict(message), None, "two units with one root");
+    rig.audit_all(&world);
+    assert_eq!((rig.verdict(message), rig.engine.view().bans, rig.credit(&thief).shares), (Some(Verdict::Ignore), 2, 0));
+    assert_eq!(rig.engine.view().tip, tip);
+}
+
+/// A full pool drops what is drawn for audit, and silences nobody who is trusted.
+#[test]
+fn a_flood_does_not_silence_trusted_keys() {
+    const PPM: u32 = 900_000;
+    let mut world = World::new();
+    let mut config = rig::config(&world);
+    config.audit_rate = AuditRate::from_ppm(PPM).unwrap();
+    let mut rig = Rig::with(config);
+    let mut heads = vec![world.genesis()];
+    for head in world.chain(world.genesis(), &key(1), 3) {
+        rig.gossip(&world, 1, &head);
+        heads.push(head.root());
+    }
+    let keys: Vec<_> = (10..26).map(|tag| trusted(&mut world, &mut rig, tag)).collect();
+    rig.auto = false;
+    // Strangers fill their half …
+    for i in 0..2_100 {
+        let lie = world.false_share(heads[3], &key(9));
+        rig.gossip(&world, 100 + i / 64, &lie);
+    }
+    assert_eq!(rig.engine.view().undecided, 2_048);
+    // … and keys that were trusted all the rest.
+    'full: for key in &keys[1..] {
+        for head in &heads {
+            for _ in 0..50 {
+                let lie = world.false_share(*head, key);
+                assert_eq!(rig.gossip(&world, 2, &lie), Some(Verdict::Accept));
+                if rig.engine.view().undecided == 4_096 {
+                    break 'full;
+                }
+            }
+        }
+    }
+    assert_eq!(rig.engine.view().undecided, 4_096);
+    let (mut passed, mut dropped) = (0, 0);
+    for _ in 0..40 {
+        let share = world.share(heads[3], &keys[0]);
+        let hash = blake3::keyed_hash(&rig.config.secret, &share.id().0);
+        let drawn = u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap()) % 1_000_000 < u64::from(PPM);
+        let before = rig.credit(&keys[0]).shares;
+        let verdict = rig.gossip(&world, 3, &share);
+        let earned = rig.credit(&keys[0]).shares - before;
+        if drawn {
+            assert_eq!((verdict, rig.state(&share), earned), (Some(Verdict::Ignore), None, 0));
+            dropped += 1;
+        } else {
+            assert_eq!((verdict, rig.state(&share), earned), (Some(Verdict::Accept), Some(ShareState::Unaudited), 1));
+            passed += 1;
+        }
+    }
+    assert!(passed > 0 && dropped > 0 && rig.refused(ContextFault::PoolFull));
+    assert_eq!(rig.engine.view().undecided, 4_096);
+}
+
 #[test]
 fn alerts_are_judged_by_their_audit_and_only_against_keys_with_shares() {
     let mut world = World::new();
@@ -393,4 +486,21 @@ fn own_work_is_durable_before_it_is_public() {
     let lost = tops_protocol::Attempt { prev_hash: Root([1; 32]), ..nowhere.attempt() };
     rig.give(&world, Input::Found { attempt: lost, root: nowhere.root(), batch: 1, time_ms: 1 });
     assert_eq!(rig.published.len(), 2);
+}
+
+/// This node's own head stands under the network file's checkpoints like any other.
+#[test]
+fn own_heads_do_not_join_against_a_checkpoint() {
+    let mut world = World::new();
+    let own = key(200);
+    let mut config = rig::config(&world);
+    (config.mining, config.alone) = (rig::mining(&own), true);
+    config.checkpoints = vec![(tops_protocol::Height(1), Root([1; 32]))];
+    let mut rig = Rig::with(config).mines_with(&own);
+    rig.give(&world, Input::Tick);
+    let head = world.head(world.genesis(), &own);
+    rig.give(&world, Input::Found { attempt: head.attempt(), root: head.root(), batch: 1, time_ms: 1 });
+    assert_eq!((rig.engine.view().height.0, rig.engine.view().shares), (0, 0));
+    assert!(rig.table.heads.is_empty() && rig.published.is_empty());
+    assert!(!rig.notes.iter().any(|note| matches!(note, Note::Acknowledged { .. })));
 }

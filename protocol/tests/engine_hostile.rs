@@ -256,6 +256,102 @@ fn a_peer_cannot_fill_the_pool_by_waiting_for_its_verdicts_to_run_out() {
     assert_eq!(rig.engine.view().undecided, 65);
 }
 
+/// Nor by leaving and coming again: what it has open, its luck, and that it is shunned come back with its number.
+#[test]
+fn reconnecting_gives_a_peer_nothing_new() {
+    let mut world = World::new();
+    let mut rig = Rig::new(&world);
+    let genesis = world.genesis();
+    rig.auto = false;
+    // As a guest, before it speaks sync, and then in round after round.
+    for round in 0..20 {
+        for _ in 0..40 {
+            let lie = world.false_share(genesis, &key(9));
+            rig.gossip(&world, 1, &lie);
+        }
+        if round > 0 {
+            rig.give(&world, Input::PeerDown { peer: Peer(1) });
+            // Gone, and its last messages are still on their way.
+            let lie = world.false_share(genesis, &key(9));
+            rig.gossip(&world, 1, &lie);
+        }
+        rig.tick(&world, 10_000);
+        rig.up(&world, 1);
+    }
+    assert_eq!(rig.engine.view().undecided, 64);
+    // Each of those is a fresh key's false share: four a minute are bad luck, wherever the peer is when it turns out.
+    for _ in 0..8 {
+        rig.give(&world, Input::PeerDown { peer: Peer(1) });
+        rig.audit_one(&world);
+        rig.up(&world, 1);
+    }
+    assert_eq!(rig.penalised, vec![(Peer(1), PeerFault::FalseShare); 4]);
+    rig.audit_all(&world);
+    assert_eq!(rig.engine.view().undecided, 0);
+
+    // A boaster that says nothing is not asked again because it came anew.
+    let comes_and_boasts = |rig: &mut Rig| {
+        rig.give(&world, Input::PeerDown { peer: Peer(1) });
+        rig.asks.clear();
+        rig.up(&world, 1);
+        rig.tell_status(&world, 1, boast(&world, 1_000));
+        rig.asked(1, heads_query).is_some()
+    };
+    let before = rig.now;
+    let asked = (0..60).filter(|_| comes_and_boasts(&mut rig)).count();
+    let waited = rig.now.since(before);
+    assert!((30_000..120_000).contains(&waited) && (2..8).contains(&asked), "asked {asked} times in {waited} ms");
+    rig.now = rig.now.plus(1_000_000);
+    assert!(comes_and_boasts(&mut rig), "and that goes by");
+}
+
+/// However many gossip, what waits to be forwarded leaves room for what this node asks for.
+#[test]
+fn a_crowd_of_peers_fills_half_of_the_pool_and_no_more() {
+    let mut world = World::new();
+    let mut rig = Rig::new(&world);
+    rig.auto = false;
+    for peer in 0..40 {
+        for _ in 0..64 {
+            let lie = world.false_share(world.genesis(), &key(9));
+            rig.gossip(&world, peer, &lie);
+        }
+    }
+    assert_eq!(rig.engine.view().undecided, 2_048);
+    let head = world.head(world.genesis(), &key(1));
+    assert_eq!(rig.gossip(&world, 50, &head), None, "heads have room of their own");
+    for peer in 60..80 {
+        for _ in 0..64 {
+            let lie = world.false_head(world.genesis(), &key(9));
+            rig.gossip(&world, peer, &lie);
+        }
+    }
+    assert_eq!(rig.engine.view().undecided, 2_048 + 512, "and no more than that");
+    rig.audit_all(&world);
+    assert_eq!((rig.engine.view().undecided, rig.engine.view().tip), (0, head.root()));
+}
+
+/// A thousand peers with sixteen held receipts each: four thousand are held in all.
+#[test]
+fn what_is_held_for_all_peers_together_is_bounded() {
+    let mut world = World::new();
+    let mut rig = Rig::new(&world);
+    let hidden = world.head(world.genesis(), &key(1));
+    let shares: Vec<_> = (0..16).map(|_| world.share(hidden.root(), &key(1))).collect();
+    let mut open = 0;
+    for peer in 0..1_000 {
+        rig.up(&world, peer);
+        open += shares.iter().filter(|share| rig.gossip(&world, peer, share).is_none()).count();
+    }
+    assert_eq!((open, rig.engine.view().held), (4_096, 4_096));
+    rig.tick(&world, 3_250);
+    assert_eq!(rig.engine.view().held, 0);
+    assert!(rig.verdicts.values().all(|verdicts| verdicts.len() == 1 && verdicts[0].0 == Verdict::Ignore));
+    // Room comes back, also to those who were turned away because there was none.
+    let held = shares.iter().filter(|share| rig.gossip(&world, 999, share).is_none()).count();
+    assert_eq!(held, 16);
+}
+
 /// What height a peer claims does not decide what is audited.
 #[test]
 fn a_light_node_audits_recent_heads_whatever_height_a_peer_claims() {
@@ -373,4 +469,41 @@ fn a_late_joiner_is_never_greedy() {
     assert!(honest.penalised.is_empty());
     assert_eq!(joiner.engine.view().tip, honest.engine.view().tip);
     assert_eq!(joiner.credit(&key(2)).shares, 600);
+}
+
+/// Nor does it ask for bans faster than that, however short their pages are.
+#[test]
+fn pages_of_bans_are_paced() {
+    let mut world = World::new();
+    let (mut rig, mut honest) = (Rig::new(&world), Rig::new(&world));
+    let secret = |i: u16| {
+        let mut bytes = [3; 32];
+        bytes[..2].copy_from_slice(&i.to_be_bytes());
+        tops_protocol::keys::SecretKey::from_bytes(&bytes).unwrap()
+    };
+    let mut liars: Vec<_> = (0..700).map(secret).collect();
+    liars.sort_by_key(|liar| liar.public());
+    let mut lies = liars.iter().map(|liar| world.false_share(world.genesis(), liar)).collect::<Vec<_>>().into_iter();
+    honest.up(&world, 1);
+    rig.up(&world, 1);
+    let mut status = rig.status_of(&world, 1);
+    status.bans = Digest { count: 700, hash: [3; 8] };
+    rig.tell_status(&world, 1, status);
+    let (mut pages, mut ticks) = (0, 0);
+    while lies.len() > 0 {
+        while let Some((ask, query)) = rig.asked(1, |query| matches!(query, Query::Bans { .. })) {
+            pages += 1;
+            // An honest peer's budget is what tells whether that was too much.
+            let answer = AnswerId(honest.number());
+            honest.give(&world, Input::Ask { peer: Peer(1), answer, query });
+            let receipts: Vec<_> = lies.next().into_iter().collect();
+            rig.reply(&world, 1, ask, Reply::Bans { receipts, more: true });
+        }
+        rig.tick(&world, 250);
+        honest.now = rig.now;
+        ticks += 1;
+        assert!(pages <= 256 + 10 * ticks, "{pages} pages within {ticks} quarters of a second");
+    }
+    assert!(honest.penalised.is_empty() && rig.penalised.is_empty());
+    assert!(ticks < 60, "{ticks}");
 }

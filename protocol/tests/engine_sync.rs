@@ -1,22 +1,11 @@
-//! How two engines come to the same chain and the same shares (spec §4, §6), and what a light one does without looking at all of it.
+//! How two engines come to the same chain and the same shares (spec §4, §6).
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod rig;
 
-use rig::{Rig, World, essence, key};
-use tops_protocol::Millis;
+use rig::{Rig, World, essence, key, talk};
 use tops_protocol::engine::*;
-use tops_protocol::verify::Semantic;
-
-/// Lets `to` ask and `from` answer for this long.
-fn talk(world: &World, to: &mut Rig, from: &mut Rig, ms: u64) {
-    for _ in 0..ms.div_ceil(250) {
-        to.now = to.now.max(from.now);
-        to.tick(world, 250);
-        to.serve_from(world, 1, from, 1_000);
-    }
-}
 
 #[test]
 fn epochs_that_differ_are_pulled_and_the_ledgers_agree() {
@@ -99,85 +88,88 @@ fn a_ban_is_pulled_also_when_its_proof_is_keyed_on_an_unknown_head() {
     assert_eq!(first.engine.view().ledger_digest, second.engine.view().ledger_digest);
 }
 
-const LENGTH: u64 = 2_300;
-const FALSE_AT: usize = 100;
-
-/// A long chain in which the head at [`FALSE_AT`] is invented, and a rig that serves it.
-fn long_chain(world: &mut World) -> (Vec<Semantic>, Millis) {
-    let mut heads: Vec<Semantic> = Vec::new();
-    let mut tip = world.genesis();
-    for height in 1..=LENGTH as usize {
-        let head = if height == FALSE_AT { world.false_head(tip, &key(8)) } else { world.head(tip, &key(6)) };
-        tip = head.root();
-        heads.push(head);
-    }
-    let end = heads[heads.len() - 1].receipt().timestamp;
-    (heads, end)
-}
-
-fn light(world: &World, retain: u64, mut fits: impl FnMut(&[u8; 32]) -> bool) -> Rig {
-    let mut config = rig::config(world);
-    (config.light, config.retain_epochs) = (true, retain);
-    while !fits(&config.secret) {
-        config.secret = *blake3::hash(&config.secret).as_bytes();
-    }
-    Rig::with(config)
-}
-
-fn drawn(secret: &[u8; 32], head: &Semantic) -> bool {
-    let hash = blake3::keyed_hash(secret, &head.id().0);
-    u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap()) % 1_000_000 < 15_625
-}
-
-/// Offers the chain to the rig, page by page.
-fn offer(world: &World, rig: &mut Rig, heads: &[Semantic]) {
-    let tip = heads[heads.len() - 1].root();
-    rig.up(world, 1);
-    let status = Status {
-        tip,
-        height: tops_protocol::Height(heads.len() as u64),
-        work: world.work(tip),
-        first_epoch: 1,
-        epochs: Vec::new(),
-        bans: Digest::default(),
-    };
-    rig.tell_status(world, 1, status);
-    while let Some((ask, Query::Heads { locator })) = rig.asked(1, |query| matches!(query, Query::Heads { .. })) {
-        let at = locator
-            .iter()
-            .filter(|(h, r)| h.0 > 0 && heads.get(h.0 as usize - 1).is_some_and(|head| head.root() == *r))
-            .map(|(h, _)| h.0)
-            .max();
-        let from = at.unwrap_or(0) as usize;
-        rig.reply(world, 1, ask, Reply::Heads(heads[from..heads.len().min(from + HEADS_PER_REPLY)].to_vec()));
+/// Answers every open audit with that no device could do it.
+fn fail_audits(world: &World, rig: &mut Rig) {
+    while let Some((audit, ..)) = rig.audits.pop_front() {
+        rig.give(world, Input::Audited { audit, outcome: AuditOutcome::Unable });
     }
 }
 
+/// A rig with a chain and shares on it, and one that was told of it by gossip up to `known` heads.
+fn ahead(world: &mut World, known: usize) -> (Rig, Rig) {
+    let (mut honest, mut rig) = (Rig::new(world), Rig::new(world));
+    for (i, head) in world.chain(world.genesis(), &key(1), 40).iter().enumerate() {
+        honest.gossip(world, 9, head);
+        let share = world.share(head.root(), &key(2));
+        honest.gossip(world, 9, &share);
+        if i < known {
+            rig.gossip(world, 9, head);
+        }
+    }
+    (honest, rig)
+}
+
+/// No device can audit for five minutes: that says nothing about peers, and when one can again the node is in step within seconds.
 #[test]
-fn a_light_node_drops_a_chain_with_a_false_drawn_head_and_cuts_one_that_it_finds_later() {
-    let mut world = World::new();
-    let (heads, end) = long_chain(&mut world);
-    let lie = &heads[FALSE_AT - 1];
-    // Drawn: the whole offer is dropped, its peer pays.
-    let mut rig = light(&world, 64, |secret| drawn(secret, lie));
-    rig.now = end;
-    offer(&world, &mut rig, &heads);
-    assert_eq!((rig.engine.view().height.0, rig.penalised.as_slice()), (0, [(Peer(1), PeerFault::FalseHead)].as_slice()));
-    assert!(rig.table.heads.len() < FALSE_AT && rig.table.main.is_empty());
+fn a_failed_device_is_nobodys_fault() {
+    // At first sync, and with the chain in place and shares missing.
+    for known in [0, 40] {
+        let mut world = World::new();
+        let (mut honest, mut rig) = ahead(&mut world, known);
+        rig.auto = false;
+        rig.up(&world, 1);
+        for _ in 0..5 * 60 * 4 {
+            rig.tick(&world, 250);
+            rig.serve_from(&world, 1, &mut honest, 100);
+            fail_audits(&world, &mut rig);
+        }
+        assert_eq!((rig.engine.view().shares, rig.engine.view().undecided), (known, 0));
+        assert!(rig.notes.contains(&Note::Unaudited) && rig.penalised.is_empty());
+        rig.auto = true;
+        talk(&world, &mut rig, &mut honest, 10_000);
+        assert_eq!(essence(&rig.engine), essence(&honest.engine), "{known} known");
+        assert!(rig.penalised.is_empty() && honest.penalised.is_empty());
+    }
+}
 
-    // Not drawn: it weighs as claimed; the last 2,048 are audited one by one.
-    let mut rig = light(&world, 4_095, |secret| !drawn(secret, lie));
-    rig.now = end;
-    offer(&world, &mut rig, &heads);
-    assert_eq!(rig.engine.view().height.0, LENGTH);
-    let claimed = rig.table.heads.values().filter(|row| !row.audited).count();
-    assert!((200..LENGTH as usize - 2_047).contains(&claimed), "{claimed} claimed");
-    // Idle, it looks at what it let pass: true heads are confirmed once, and the false one goes with all that stands on it.
-    rig.tick(&world, 10_000);
-    let view = rig.engine.view();
-    assert_eq!((view.height.0, view.unaudited, view.bans), (FALSE_AT as u64 - 1, 0, 1));
-    assert!(rig.table.heads.values().all(|row| row.audited));
-    assert_eq!((rig.table.main.len(), rig.table.heads.len()), (FALSE_AT - 1, FALSE_AT - 1));
-    assert_eq!(essence(&rig.engine), essence(&rig.restored()));
-    assert_eq!((rig.credit(&key(6)).shares, rig.credit(&key(6)).heads, rig.credit(&key(8)).shares), (99, 99, 0));
+/// A device that takes audits and never answers does not keep the download open for ever.
+#[test]
+fn an_open_page_without_answers_is_given_up_in_time() {
+    let mut world = World::new();
+    let (mut honest, mut rig) = ahead(&mut world, 0);
+    rig.auto = false;
+    rig.up(&world, 1);
+    for _ in 0..8 {
+        rig.tick(&world, 250);
+        rig.serve_from(&world, 1, &mut honest, 100);
+    }
+    assert_eq!(rig.audits.len(), 40);
+    // Slow is not silent: each answer gives it more time.
+    for _ in 0..4 {
+        rig.tick(&world, 25_000);
+        assert!(rig.audit_one(&world));
+    }
+    assert_eq!(rig.audits.len(), 36);
+    rig.tick(&world, 31_000);
+    assert_eq!((rig.audits.len(), rig.engine.view().undecided, rig.engine.view().audits_in_flight), (0, 0, 0), "called back");
+    rig.auto = true;
+    talk(&world, &mut rig, &mut honest, 10_000);
+    assert_eq!(rig.engine.view().tip, honest.engine.view().tip);
+    assert!(rig.penalised.is_empty());
+}
+
+/// However many ask, an epoch is hashed once a second: what is told may be that old, what is compared is not.
+#[test]
+fn digests_are_told_at_most_a_second_late() {
+    let mut world = World::new();
+    let mut rig = Rig::new(&world);
+    let mut shares = (0..3).map(|_| world.share(world.genesis(), &key(1))).collect::<Vec<_>>().into_iter();
+    let mut told = |rig: &mut Rig, after: u64| {
+        rig.gossip(&world, 1, &shares.next().unwrap());
+        rig.now = rig.now.plus(after);
+        rig.status_of(&world, 1).epochs[0].count
+    };
+    assert_eq!(told(&mut rig, 0), 1, "never asked for before");
+    assert_eq!(told(&mut rig, 999), 1, "told a moment ago");
+    assert_eq!(told(&mut rig, 1), 3);
 }

@@ -16,6 +16,9 @@ pub const IN_FLIGHT_MAX: usize = 64;
 pub const UNDECIDED_MAX: usize = 4_096;
 /// Heads that are still taken when the pool is full of shares.
 const HEADS_ABOVE_FULL: usize = 512;
+/// Of the undecided, those that wait to be forwarded, all deliverers together; further ones are ignored, so that what was asked for and what
+/// trusted keys send finds room whoever gossips what.
+const FORWARDING_MAX: usize = UNDECIDED_MAX / 2;
 /// Up to this many undecided claims, undrawn shares are audited too.
 pub const ROOM: usize = 1_024;
 /// How often a claim is given to a device that could not do it, before it is dropped unaudited.
@@ -78,6 +81,8 @@ pub struct Case {
     tries: u8,
     slot: Option<Slot>,
     id: Option<AuditId>,
+    /// Whether it was opened for a verdict.
+    forwarding: bool,
 }
 
 type Slot = (Priority, u64, u64);
@@ -101,6 +106,8 @@ pub struct Audits {
     running: BTreeMap<AuditId, Claim>,
     by_head: BTreeMap<(Root, PublicKey), usize>,
     by_root: BTreeMap<Root, usize>,
+    /// Claims that were opened for a verdict.
+    forwarding: usize,
     rounds: BTreeMap<(Priority, Peer), u64>,
     now_round: u64,
     sequence: u64,
@@ -127,6 +134,14 @@ impl Audits {
     /// Whether no further single head is taken; a download brings it later.
     pub fn is_full_for_heads(&self) -> bool {
         self.cases.len() >= UNDECIDED_MAX + HEADS_ABOVE_FULL
+    }
+    /// Whether no further share is taken that waits to be forwarded.
+    pub fn is_full_to_forward(&self) -> bool {
+        self.is_full() || self.forwarding >= FORWARDING_MAX
+    }
+    /// Whether no further head or alert is taken that waits to be forwarded.
+    pub fn is_full_to_forward_heads(&self) -> bool {
+        self.is_full_for_heads() || self.forwarding >= FORWARDING_MAX + HEADS_ABOVE_FULL
     }
     /// Whether the claim is undecided.
     pub fn contains(&self, claim: &Claim) -> bool {
@@ -172,7 +187,9 @@ impl Audits {
         *self.by_root.entry(claim.1).or_default() += 1;
         let slot = self.slot_for(priority, &waiter);
         self.queue.insert(slot, claim);
-        self.cases.insert(claim, Case { share, waiters: alloc::vec![waiter], priority, tries: 0, slot: Some(slot), id: None });
+        let forwarding = matches!(waiter, Waiter::Gossip { .. });
+        self.forwarding += usize::from(forwarding);
+        self.cases.insert(claim, Case { share, waiters: alloc::vec![waiter], priority, tries: 0, slot: Some(slot), id: None, forwarding });
     }
 
     fn slot_for(&mut self, priority: Priority, waiter: &Waiter) -> Slot {
@@ -237,6 +254,7 @@ impl Audits {
         if let Some(slot) = &case.slot {
             self.queue.remove(slot);
         }
+        self.forwarding -= usize::from(case.forwarding);
         let receipt = case.share.semantic().receipt();
         count_down(&mut self.by_head, &(receipt.prev_hash, receipt.miner));
         count_down(&mut self.by_root, &claim.1);
@@ -284,7 +302,8 @@ impl Audits {
     }
 }
 
-fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+/// Takes one from a count; a count of zero is forgotten.
+pub fn count_down<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {

@@ -1,7 +1,8 @@
 //! The tree of heads and the choice of the best one (spec §4).
 //!
 //! Knows roots, work and times; never shares, peers or credit. A head enters with the receipt that won it, after its audit (or,
-//! on a light node at first sync, as claimed). Heads far below the tip leave memory; the main chain's roots stay.
+//! on a light node at first sync, as claimed: such a head weighs, and is told to nobody). Heads far below the tip leave memory; the
+//! main chain's roots stay.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -10,7 +11,7 @@ use crate::codec;
 use crate::network::NetworkSpec;
 use crate::target::{self, Anchor, Bits};
 use crate::types::{Height, Millis, Root, U256, UnitId};
-use crate::verify::{Contextual, ParentFacts};
+use crate::verify::{Contextual, ParentFacts, Semantic};
 
 /// Times that the median looks at.
 const MEDIAN_SPAN: usize = 11;
@@ -117,6 +118,8 @@ struct Node {
     place: Place,
     facts: ParentFacts,
     unit: Option<UnitId>,
+    /// Whether this node has recomputed it; genesis needs no audit.
+    audited: bool,
     children: BTreeSet<Root>,
 }
 
@@ -144,6 +147,8 @@ pub struct Chain {
     /// `main[h - 1]` is the main chain's root at height h.
     main: Vec<Root>,
     tip: Root,
+    /// Main heads up to this height that memory let go may have been taken as claimed.
+    doubtful: Height,
 }
 
 impl Chain {
@@ -152,8 +157,8 @@ impl Chain {
         let root = spec.genesis();
         let place = Place::genesis(&spec);
         let facts = place.facts(&spec, root);
-        let node = Node { parent: root, place, facts, unit: None, children: BTreeSet::new() };
-        Self { spec, nodes: BTreeMap::from([(root, node)]), main: Vec::new(), tip: root }
+        let node = Node { parent: root, place, facts, unit: None, audited: true, children: BTreeSet::new() };
+        Self { spec, nodes: BTreeMap::from([(root, node)]), main: Vec::new(), tip: root, doubtful: Height(0) }
     }
 
     /// Puts back a stored main chain, whose lowest heads may be without rows.
@@ -167,12 +172,19 @@ impl Chain {
     }
 
     /// Puts back a stored head. Its parent may be below what memory keeps.
-    pub fn restore_head(&mut self, root: Root, parent: Root, unit: UnitId, place: Place) {
+    pub fn restore_head(&mut self, root: Root, parent: Root, unit: UnitId, audited: bool, place: Place) {
         let facts = place.facts(&self.spec, root);
         if let Some(parent) = self.nodes.get_mut(&parent) {
             parent.children.insert(root);
         }
-        self.nodes.insert(root, Node { parent, place, facts, unit: Some(unit), children: BTreeSet::new() });
+        self.nodes.insert(root, Node { parent, place, facts, unit: Some(unit), audited, children: BTreeSet::new() });
+    }
+
+    /// Says that stored main heads without rows in memory may have been taken as claimed.
+    pub fn doubt_stored(&mut self) {
+        let in_memory = self.nodes.iter().filter(|(root, node)| node.place.height.0 > 0 && self.is_main(root));
+        let lowest = in_memory.map(|(_, node)| node.place.height.0).min();
+        self.doubtful = Height(lowest.unwrap_or_default().saturating_sub(1));
     }
 
     /// The rules that this chain follows.
@@ -210,6 +222,23 @@ impl Chain {
     pub fn unit(&self, root: &Root) -> Option<UnitId> {
         self.nodes.get(root).and_then(|node| node.unit)
     }
+    /// The height of a head that a peer shows, if it is known: in memory by its unit, on the main chain also where memory has let it go.
+    /// What a receipt says of its own epoch proves nothing.
+    pub fn height_of(&self, head: &Semantic) -> Option<Height> {
+        let (root, said) = (head.root(), Height(head.receipt().epoch_id));
+        match self.nodes.get(&root) {
+            Some(node) => (node.unit == Some(head.unit())).then_some(node.place.height),
+            None => (self.main_at(said) == Some(root)).then_some(said),
+        }
+    }
+    /// Whether the head is in memory and was recomputed here.
+    pub fn is_audited(&self, root: &Root) -> bool {
+        self.nodes.get(root).is_some_and(|node| node.audited)
+    }
+    /// Whether the head's parent is in memory, so that the head can be cut off.
+    pub fn has_parent(&self, root: &Root) -> bool {
+        self.nodes.get(root).is_some_and(|node| self.nodes.contains_key(&node.parent))
+    }
     /// Whether the head is in memory.
     pub fn contains(&self, root: &Root) -> bool {
         self.nodes.contains_key(root)
@@ -241,7 +270,7 @@ impl Chain {
     }
 
     /// Adds a head whose parent is in memory and re-chooses the best. `None` when it is there already or has no parent here.
-    pub fn insert(&mut self, head: &Contextual) -> Option<Reorg> {
+    pub fn insert(&mut self, head: &Contextual, audited: bool) -> Option<Reorg> {
         let receipt = head.semantic().receipt();
         let root = receipt.work_root;
         if self.nodes.contains_key(&root) {
@@ -252,8 +281,51 @@ impl Chain {
         let place = parent.place.child(&self.spec, receipt.timestamp);
         let (facts, work) = (place.facts(&self.spec, root), place.work);
         let unit = Some(head.semantic().unit());
-        self.nodes.insert(root, Node { parent: receipt.prev_hash, place, facts, unit, children: BTreeSet::new() });
+        self.nodes.insert(root, Node { parent: receipt.prev_hash, place, facts, unit, audited, children: BTreeSet::new() });
         Some(if self.is_better(work, &root) { self.switch_to(root) } else { Reorg::default() })
+    }
+
+    /// A head that was taken as claimed was recomputed after all.
+    pub fn confirm(&mut self, root: &Root) {
+        if let Some(node) = self.nodes.get_mut(root) {
+            node.audited = true;
+        }
+    }
+
+    /// The lowest head taken as claimed among the `newest` that end at this one, as far as memory goes.
+    pub fn lowest_claimed(&self, end: &Root, newest: u64) -> Option<Root> {
+        let (mut at, mut lowest) = (*end, None);
+        for _ in 0..newest {
+            let Some(node) = self.nodes.get(&at) else { break };
+            if !node.audited {
+                lowest = Some(at);
+            }
+            at = node.parent;
+        }
+        lowest
+    }
+
+    /// Where to cut the main chain so that its `newest` heads are audited ones, all that memory holds of them; `None`: they are.
+    pub fn unsettled(&self, newest: u64) -> Option<Root> {
+        let (mut end, mut cut) = (self.tip, None);
+        while let Some(lowest) = self.lowest_claimed(&end, newest) {
+            cut = Some(lowest);
+            match self.nodes.get(&lowest) {
+                Some(node) if self.nodes.contains_key(&node.parent) => end = node.parent,
+                _ => break,
+            }
+        }
+        cut
+    }
+
+    /// Whether the head is `base` or stands on it, both in memory.
+    pub fn stands_on(&self, root: &Root, base: &Root) -> bool {
+        let Some(floor) = self.place(base).map(|place| place.height) else { return false };
+        let mut at = *root;
+        while let Some(node) = self.nodes.get(&at).filter(|node| node.place.height > floor) {
+            at = node.parent;
+        }
+        at == *base
     }
 
     /// Removes a head with all that stands on it, a branch that was taken as claimed and proved false: what was removed with the units
@@ -327,12 +399,15 @@ impl Chain {
         let old: Vec<Root> = self.nodes.iter().filter(|(_, node)| node.place.height < horizon).map(|(root, _)| *root).collect();
         let mut side = Vec::new();
         for root in old {
-            if !self.is_main(&root) {
+            let main = self.is_main(&root);
+            if !main {
                 side.push(root);
             }
-            if let Some(node) = self.nodes.remove(&root)
-                && let Some(parent) = self.nodes.get_mut(&node.parent)
-            {
+            let Some(node) = self.nodes.remove(&root) else { continue };
+            if main && !node.audited {
+                self.doubtful = self.doubtful.max(node.place.height);
+            }
+            if let Some(parent) = self.nodes.get_mut(&node.parent) {
                 parent.children.remove(&root);
             }
         }
@@ -372,11 +447,14 @@ impl Chain {
         pairs
     }
 
-    /// Roots of the main chain above the highest pair of `locator` that is on it.
+    /// Roots of the main chain above the highest pair of `locator` that is on it, up to the first that this node has not recomputed: who
+    /// passes a false head on pays for it.
     pub fn after(&self, locator: &[(Height, Root)], most: usize) -> Vec<Root> {
         let base = locator.iter().filter(|(height, root)| self.main_at(*height) == Some(*root)).map(|(height, _)| height.0).max();
-        let from = usize::try_from(base.unwrap_or_default()).unwrap_or(usize::MAX).min(self.main.len());
-        self.main[from..].iter().take(most).copied().collect()
+        let base = base.unwrap_or_default();
+        let from = usize::try_from(base).unwrap_or(usize::MAX).min(self.main.len());
+        let vouched = |height: u64, root: &Root| self.nodes.get(root).map_or(height > self.doubtful.0, |node| node.audited);
+        (base + 1..).zip(&self.main[from..]).take(most).take_while(|(height, root)| vouched(*height, root)).map(|(_, root)| *root).collect()
     }
 }
 
@@ -433,12 +511,12 @@ mod tests {
         let genesis = chain.tip();
         let (b, a) = (head(&chain, genesis, 9), head(&chain, genesis, 3));
         let (ra, rb) = (a.semantic().root(), b.semantic().root());
-        assert_eq!(chain.insert(&b).unwrap(), Reorg { undone: Vec::new(), applied: alloc::vec![rb] });
-        assert_eq!(chain.insert(&a).unwrap(), Reorg { undone: alloc::vec![rb], applied: alloc::vec![ra] });
-        assert!(chain.insert(&a).is_none(), "a head joins once");
+        assert_eq!(chain.insert(&b, true).unwrap(), Reorg { undone: Vec::new(), applied: alloc::vec![rb] });
+        assert_eq!(chain.insert(&a, true).unwrap(), Reorg { undone: alloc::vec![rb], applied: alloc::vec![ra] });
+        assert!(chain.insert(&a, true).is_none(), "a head joins once");
         let c = head(&chain, rb, 200);
         let rc = c.semantic().root();
-        assert_eq!(chain.insert(&c).unwrap(), Reorg { undone: alloc::vec![ra], applied: alloc::vec![rb, rc] });
+        assert_eq!(chain.insert(&c, true).unwrap(), Reorg { undone: alloc::vec![ra], applied: alloc::vec![rb, rc] });
         assert!(chain.earns(&ra), "its parent is on the main chain");
         assert_eq!(chain.after(&chain.locator(Height(1), 8), 8), [rc]);
         let (removed, reorg) = chain.remove_branch(rb);
@@ -451,14 +529,43 @@ mod tests {
         let mut chain = Chain::new(easy());
         for tag in 0..20 {
             let next = head(&chain, chain.tip(), tag);
-            chain.insert(&next).unwrap();
+            chain.insert(&next, true).unwrap();
         }
         let place = chain.tip_place();
         assert_eq!(Place::from_bytes(&place.to_bytes()).as_ref(), Some(place));
         assert_eq!(Place::from_bytes(&place.to_bytes()[1..]), None);
     }
 
+    /// A place's bytes with any numbers in them, as a store or another version might hold them.
+    fn place_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let times = proptest::collection::vec(any::<u64>(), 0..=MEDIAN_SPAN + 2);
+        let bits = || prop_oneof![any::<u32>(), Just(0x1f3f_ffff_u32)];
+        let anchor = (any::<u64>(), any::<i64>(), bits());
+        (any::<u64>(), any::<[u8; 32]>(), bits(), any::<i64>(), anchor, times).prop_map(
+            |(height, work, bits, schedule_secs, anchor, times)| {
+                let form: PlaceForm = (height, serde_bytes::ByteArray::new(work), bits, schedule_secs, anchor, times);
+                codec::encode(&form)
+            },
+        )
+    }
+
     proptest! {
+        #[test]
+        fn bytes_are_no_place_or_those_of_the_place(
+            garbage in proptest::collection::vec(any::<u8>(), 0..600), numbers in place_bytes(),
+            at in any::<proptest::sample::Index>(), flip in 1u8.., cut in any::<proptest::sample::Index>(),
+        ) {
+            let mut changed = numbers.clone();
+            changed[at.index(numbers.len())] ^= flip;
+            let shortened = numbers[..cut.index(numbers.len())].to_vec();
+            prop_assert_eq!(Place::from_bytes(&shortened), None);
+            for bytes in [garbage, numbers, changed] {
+                if let Some(place) = Place::from_bytes(&bytes) {
+                    prop_assert_eq!(place.to_bytes(), bytes);
+                }
+            }
+        }
+
         /// Whatever the order in which heads come, parents first, nodes with the same heads agree on the whole main chain.
         #[test]
         fn the_choice_does_not_depend_on_the_order(parents in proptest::collection::vec(0usize..40, 1..40), order in proptest::collection::vec(any::<u32>(), 40)) {
@@ -469,7 +576,7 @@ mod tests {
                 let parent = parent % roots.len();
                 let next = head(&first, roots[parent], i as u8 + 1);
                 roots.push(next.semantic().root());
-                prop_assert!(first.insert(&next).is_some());
+                prop_assert!(first.insert(&next, true).is_some());
                 heads.push((parent, next));
             }
             let mut second = Chain::new(easy());
@@ -479,7 +586,7 @@ mod tests {
                 let ready: Vec<usize> = open.iter().copied().filter(|i| second.contains(&roots[heads[*i].0])).collect();
                 let pick = ready[order[turn % order.len()] as usize % ready.len()];
                 turn += 1;
-                prop_assert!(second.insert(&heads[pick].1).is_some());
+                prop_assert!(second.insert(&heads[pick].1, true).is_some());
                 open.retain(|i| *i != pick);
             }
             prop_assert_eq!(roots_of(&first), roots_of(&second));

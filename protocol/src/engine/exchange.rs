@@ -1,23 +1,26 @@
 //! What is said with peers: statuses, a better chain, shares that differ, bans (spec §6). The conversations' state is in `sync`.
 
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 use super::audits::{ROOM, Waiter};
 use super::io::*;
 use super::receive::{Source, Taken};
-use super::sync::{Asked, BARREN_MS, Offer, PAUSE_MS, PROMPT_MS, Page, SHUN_MS, Talk};
+use super::sync::{Asked, BARREN_MS, PAUSE_MS, PROMPT_MS, Page, SHUN_MS, Talk};
 use super::{Engine, SyncState};
 use crate::types::{Height, Root};
 use crate::verify::{Contextual, Semantic};
 
 /// A light node audits all of the last heads of a chain that it fetches …
-const LIGHT_RECENT: u64 = 2_048;
+pub(super) const LIGHT_RECENT: u64 = 2_048;
 /// … and this part of the older ones: 1 in 64, in parts per million.
 const LIGHT_PER_MILLION: u32 = 15_625;
 /// The status of some peer is asked for this often at least and at most, a quarter of the spacing in between.
 const STATUS_EVERY_MS: (u64, u64) = (1_000, 4_000);
 /// The status of one peer is not asked for more often than this, whatever happens.
 const STATUS_PAUSE_MS: u64 = 500;
+/// Digests that this node tells may be so much out of date, so that however many ask, an epoch is hashed once in this time.
+const TOLD_AGE_MS: u64 = 1_000;
 
 impl Engine {
     pub(super) fn peer_up(&mut self, peer: Peer, out: &mut Vec<Output>) {
@@ -26,27 +29,33 @@ impl Engine {
     }
 
     pub(super) fn peer_down(&mut self, peer: Peer, out: &mut Vec<Output>) {
-        self.peers.down(peer);
+        self.peers.down(peer, self.now);
         self.sync.down(peer);
         for (peer, asked) in self.sync.failed(self.now, Some(peer)) {
-            self.ask_failed(peer, asked);
+            self.ask_failed(peer, asked, out);
         }
+        self.drop_offer_of(peer, out);
+        self.end_pulls_of(peer);
+    }
+
+    fn drop_offer_of(&mut self, peer: Peer, out: &mut Vec<Output>) {
         if self.sync.offer.as_ref().is_some_and(|offer| offer.peer == peer) {
-            self.audits.leave_offer(out);
-            self.sync.offer = None;
-        }
-        if self.sync.pull.as_ref().is_some_and(|pull| pull.peer == peer) {
-            self.sync.pull = None;
-        }
-        if self.sync.bans.is_some_and(|(other, ..)| other == peer) {
-            self.sync.bans = None;
+            self.drop_offer(out);
         }
     }
 
-    /// The clock's part: time-outs, whose status is asked next, and the pull that waits for room.
+    fn end_pulls_of(&mut self, peer: Peer) {
+        self.sync.pull.take_if(|pull| pull.peer == peer);
+        self.sync.bans.take_if(|bans| bans.peer == peer);
+    }
+
+    /// The clock's part: time-outs, whose status is asked next, and the pulls that wait for room.
     pub(super) fn exchange(&mut self, out: &mut Vec<Output>) {
         for (peer, asked) in self.sync.failed(self.now, None) {
-            self.ask_failed(peer, asked);
+            self.ask_failed(peer, asked, out);
+        }
+        if self.sync.offer.as_ref().is_some_and(|offer| offer.is_stuck(self.now)) {
+            self.offer_unaudited(out);
         }
         let (low, high) = STATUS_EVERY_MS;
         let every = (u64::from(self.chain.spec().spacing_secs()) * 250).clamp(low, high);
@@ -57,6 +66,7 @@ impl Engine {
         self.begin_offer();
         self.ask_heads(out);
         self.pull_on(out);
+        self.bans_on(out);
     }
 
     fn ask_status(&mut self, peer: Peer, out: &mut Vec<Output>) {
@@ -71,7 +81,7 @@ impl Engine {
         state.status_asked = Some(now);
     }
 
-    fn ask_failed(&mut self, peer: Peer, asked: Asked) {
+    fn ask_failed(&mut self, peer: Peer, asked: Asked, out: &mut Vec<Output>) {
         match asked {
             Asked::Status => {
                 if let Some(state) = self.peers.get_mut(peer) {
@@ -81,19 +91,11 @@ impl Engine {
             // Who boasts and says nothing must not keep a conversation from those who have something to say.
             Asked::Heads => {
                 self.sync.shun(peer, Talk::Heads, PAUSE_MS, self.now);
-                if self.sync.offer.as_ref().is_some_and(|offer| offer.peer == peer) {
-                    self.sync.offer = None;
-                }
+                self.drop_offer_of(peer, out);
             }
-            Asked::Shares => {
+            Asked::Shares | Asked::Bans => {
                 self.sync.shun(peer, Talk::Shares, PAUSE_MS, self.now);
-                if self.sync.pull.as_ref().is_some_and(|pull| pull.peer == peer) {
-                    self.sync.pull = None;
-                }
-            }
-            Asked::Bans => {
-                self.sync.shun(peer, Talk::Shares, PAUSE_MS, self.now);
-                self.sync.bans = None;
+                self.end_pulls_of(peer);
             }
             Asked::ByRoot(_) => {}
         }
@@ -113,7 +115,7 @@ impl Engine {
                 Answer::Heads(self.chain.after(locator, HEADS_PER_REPLY))
             }
             Query::HeadsByRoot { roots } => {
-                let known = |root: &Root| self.chain.unit(root).is_some();
+                let known = |root: &Root| self.chain.unit(root).is_some() && self.chain.is_audited(root);
                 Answer::Heads(roots.into_iter().take(ROOTS_PER_ASK).filter(known).collect())
             }
             Query::Shares { epoch, after } => {
@@ -129,9 +131,9 @@ impl Engine {
     }
 
     fn status(&mut self, from_epoch: u64) -> Status {
-        let top = self.chain.height().0 + 1;
+        let (top, now) = (self.chain.height().0 + 1, self.now);
         let first_epoch = from_epoch.max(self.horizon()).max(1);
-        let epochs = (first_epoch..=top).take(EPOCHS_PER_STATUS).map(|epoch| self.shares.digest(epoch)).collect();
+        let epochs = (first_epoch..=top).take(EPOCHS_PER_STATUS).map(|epoch| self.shares.digest(epoch, TOLD_AGE_MS, now)).collect();
         Status {
             tip: self.chain.tip(),
             height: self.chain.height(),
@@ -156,11 +158,11 @@ impl Engine {
             (Asked::ByRoot(root), Reply::Heads(heads)) => self.single_head_came(peer, root, heads, out),
             (Asked::Shares, Reply::Shares { receipts, more }) => self.shares_came(peer, receipts, more, out),
             (Asked::Bans, Reply::Bans { receipts, more }) => self.bans_came(peer, receipts, more, out),
-            (asked, Reply::Failed) => self.ask_failed(peer, asked),
+            (asked, Reply::Failed) => self.ask_failed(peer, asked, out),
             (asked, _) => {
                 out.push(Output::Penalise { peer, fault: PeerFault::BadReply });
                 self.sync.shun(peer, asked.talk(), SHUN_MS, self.now);
-                self.ask_failed(peer, asked);
+                self.ask_failed(peer, asked, out);
             }
         }
     }
@@ -181,7 +183,8 @@ impl Engine {
         let epochs = horizon..=self.chain.height().0 + 1;
         for (offset, theirs) in (0u64..).zip(&status.epochs) {
             let Some(epoch) = status.first_epoch.checked_add(offset).filter(|epoch| epochs.contains(epoch)) else { continue };
-            if self.shares.digest(epoch) != *theirs {
+            // What is compared is never out of date: this node asks seldom, and would pull for nothing.
+            if self.shares.digest(epoch, 0, now) != *theirs {
                 equal = false;
                 if theirs.count > 0 {
                     differing.push((epoch, *theirs));
@@ -189,6 +192,7 @@ impl Engine {
             }
         }
         let known_tip = self.chain.contains(&status.tip);
+        let resting = self.sync.is_resting(now);
         if let Some(state) = self.peers.get_mut(peer) {
             state.in_step = equal;
             state.status = Some(status);
@@ -196,15 +200,15 @@ impl Engine {
         }
         self.begin_offer();
         self.ask_heads(out);
-        if known_tip && !shunned && self.sync.offer.is_none() && self.sync.pull.is_none() {
+        if known_tip && !shunned && !resting && self.sync.offer.is_none() && self.sync.pull.is_none() {
             self.sync.start_pull(peer, differing.into_iter(), now);
         }
         self.pull_on(out);
-        self.ask_bans(peer, out);
+        self.pull_bans(peer, out);
     }
 
-    /// Asks for a peer's bans when they differ; shares first: a ban counts only against a key that has shares here.
-    fn ask_bans(&mut self, peer: Peer, out: &mut Vec<Output>) {
+    /// Begins to pull a peer's bans when they differ; shares first: a ban counts only against a key that has shares here.
+    fn pull_bans(&mut self, peer: Peer, out: &mut Vec<Output>) {
         let Some(status) = self.peers.get(peer).and_then(|state| state.status.as_ref()) else { return };
         let (tip, theirs) = (status.tip, status.bans);
         if self.chain.contains(&tip)
@@ -214,8 +218,8 @@ impl Engine {
             && !self.sync.is_shunned(peer, Talk::Shares, self.now)
             && self.sync.wants_bans(peer, theirs, self.now)
         {
-            self.sync.bans = Some((peer, theirs, self.now));
-            self.sync.ask(peer, Asked::Bans, Query::Bans { after: None }, self.now, out);
+            self.sync.start_bans(peer, theirs);
+            self.bans_on(out);
         }
     }
 
@@ -223,18 +227,19 @@ impl Engine {
 
     /// Begins the download of a better chain, if a peer says that it has one: of those, one that kept its word so far.
     fn begin_offer(&mut self) {
-        if self.sync.offer.is_some() {
+        if self.sync.offer.is_some() || self.sync.is_resting(self.now) {
             return;
         }
         let (chain, sync, now) = (&self.chain, &self.sync, self.now);
         let better = |status: &Status| chain.is_better(status.work, &status.tip) && !chain.contains(&status.tip);
-        self.sync.offer = self
+        let best = self
             .peers
             .iter()
             .filter(|(peer, _)| !sync.is_shunned(*peer, Talk::Heads, now))
             .filter_map(|(peer, state)| state.status.as_ref().filter(|status| better(status)).map(|status| (peer, status)))
             .min_by_key(|(peer, _)| sync.strikes(*peer, Talk::Heads))
-            .map(|(peer, status)| Offer::new(peer, status.tip, status.height, status.work));
+            .map(|(peer, status)| (peer, status.tip, status.height, status.work));
+        self.sync.offer = best.map(|(peer, tip, height, work)| self.sync.new_offer(peer, tip, height, work));
     }
 
     /// Asks for the next page of the download, when no audits of the last one are open and this node's pace allows it.
@@ -259,15 +264,10 @@ impl Engine {
         let Some(offer) = self.sync.offer.as_mut().filter(|offer| offer.peer == peer && offer.page.is_none()) else { return };
         let waited = offer.asked.take().map_or(0, |since| now.since(since));
         offer.ended = heads.len() < HEADS_PER_REPLY;
-        let claimed_height = offer.height.0;
-        let last = heads.last().map(|head| (Height(head.receipt().epoch_id), head.root()));
-        // Heads of the main chain are known also where memory has let them go.
-        let chain = &self.chain;
-        let known = |head: &Semantic| {
-            let root = head.root();
-            chain.contains(&root) || chain.main_at(Height(head.receipt().epoch_id)) == Some(root)
-        };
-        let fresh: Vec<Semantic> = heads.into_iter().skip_while(known).take(HEADS_PER_REPLY).collect();
+        let (claimed_height, ordinal) = (offer.height.0, offer.ordinal);
+        let known = heads.iter().map_while(|head| self.chain.height_of(head)).count();
+        let last = heads[..known].last().and_then(|head| Some((self.chain.height_of(head)?, head.root())));
+        let fresh: Vec<Semantic> = heads.into_iter().skip(known).take(HEADS_PER_REPLY).collect();
         let Some(first) = fresh.first() else {
             // All known by now: go on behind them, unless that is all it has, or it takes its time.
             let reached = !self.chain.is_better(offer.work, &offer.tip);
@@ -288,6 +288,7 @@ impl Engine {
         };
         let light = self.config.light;
         let mut page: Vec<(Contextual, bool)> = Vec::new();
+        let mut roots = BTreeSet::new();
         for head in fresh {
             if head.too_early_until(self.now).is_some() {
                 break;
@@ -295,7 +296,8 @@ impl Engine {
             let facts = place.facts(self.chain.spec(), prev);
             let root = head.root();
             let head = match head.contextual(&facts) {
-                Ok(head) if head.is_head() && self.pins_allow(&head) => head,
+                // No two units share a root, so no root comes twice.
+                Ok(head) if head.is_head() && self.pins_allow(&head) && roots.insert(root) => head,
                 _ => {
                     self.bad_offer(peer, out);
                     return;
@@ -306,7 +308,8 @@ impl Engine {
             let old = light
                 && place.height.0.saturating_add(LIGHT_RECENT) <= claimed_height
                 && self.now.since(place.time()) >= LIGHT_RECENT * 1_000 * u64::from(self.chain.spec().spacing_secs());
-            let drawn = !old || self.draw(&head.semantic().id().0, LIGHT_PER_MILLION);
+            // A root that another unit has here is fraud by somebody.
+            let drawn = !old || self.chain.contains(&root) || self.draw_of_offer(ordinal, &head);
             page.push((head, drawn));
             prev = root;
         }
@@ -316,7 +319,7 @@ impl Engine {
         }
         let drawn: Vec<Contextual> = page.iter().filter(|(_, drawn)| *drawn).map(|(head, _)| head.clone()).collect();
         if let Some(offer) = &mut self.sync.offer {
-            offer.page = Some(Page { heads: page, open: drawn.len() });
+            offer.page = Some(Page { heads: page, open: drawn.len(), heard: now });
         }
         let mut unjoined = 0;
         for head in drawn {
@@ -328,17 +331,25 @@ impl Engine {
             }
         }
         if unjoined > 0 {
-            self.audits.leave_offer(out);
-            self.sync.offer = None;
+            self.drop_offer(out);
         } else {
             self.offer_ready(out);
         }
+    }
+
+    /// Whether a light node looks at an old head of this download. A head that was let pass once is drawn anew in the next.
+    fn draw_of_offer(&self, ordinal: u64, head: &Contextual) -> bool {
+        let mut salted = [0; 40];
+        salted[..8].copy_from_slice(&ordinal.to_le_bytes());
+        salted[8..].copy_from_slice(&head.semantic().id().0);
+        self.draw(&salted, LIGHT_PER_MILLION)
     }
 
     /// One audit of the download passed.
     pub(super) fn offer_progress(&mut self, out: &mut Vec<Output>) {
         if let Some(page) = self.sync.offer.as_mut().and_then(|offer| offer.page.as_mut()) {
             page.open = page.open.saturating_sub(1);
+            page.heard = self.now;
             self.offer_ready(out);
         }
     }
@@ -351,14 +362,16 @@ impl Engine {
         }
         let Some(page) = offer.page.take() else { return };
         offer.barren_ms = 0;
-        if offer.first_claimed.is_none() {
-            offer.first_claimed = page.heads.iter().find(|(_, drawn)| !drawn).map(|(head, _)| head.semantic().root());
-        }
         offer.last = page.heads.last().map(|(head, _)| {
             let receipt = head.semantic().receipt();
             (Height(receipt.epoch_id), receipt.work_root)
         });
         for (head, drawn) in &page.heads {
+            let root = head.semantic().root();
+            // Before it joins, so that nothing that its joining sets off forgets what a cut needs.
+            if let Some(offer) = self.sync.offer.as_mut().filter(|_| !drawn && !self.chain.contains(&root)) {
+                offer.first_claimed.get_or_insert(root);
+            }
             self.join(head, *drawn, out);
         }
         let Some(offer) = &self.sync.offer else { return };
@@ -371,23 +384,37 @@ impl Engine {
 
     /// The download is through: shares come next.
     fn end_offer(&mut self, out: &mut Vec<Output>) {
-        let Some(offer) = self.sync.offer.take() else { return };
+        let Some(offer) = &self.sync.offer else { return };
+        let (peer, barren) = (offer.peer, offer.barren_ms > BARREN_MS);
+        let has_less = self.chain.is_better(offer.work, &offer.tip);
         self.job.in_touch = true;
-        // What was left unaudited was so because its last 2,048 heads would be audited: they must have come.
-        let came = offer.last.is_some_and(|last| last.0 >= offer.height)
-            || self.chain.place(&offer.tip).is_some_and(|place| place.height >= offer.height);
-        if let Some(lowest) = offer.first_claimed.filter(|_| !came) {
-            self.sync.shun(offer.peer, Talk::Heads, SHUN_MS, self.now);
-            self.cut(lowest, out);
-        } else if self.chain.is_better(offer.work, &offer.tip) {
+        // What was left unaudited was so because the last heads would be audited: they must have come.
+        let ends = [offer.last.map_or(offer.tip, |(_, last)| last), offer.tip, self.chain.tip()];
+        if offer.first_claimed.is_some_and(|lowest| !ends.iter().any(|end| self.is_settled(end, &lowest))) {
+            self.sync.shun(peer, Talk::Heads, SHUN_MS, self.now);
+            self.drop_offer(out);
+        } else if has_less {
             // It has less than it said, or takes its time.
-            let base = if offer.barren_ms > BARREN_MS { SHUN_MS } else { PAUSE_MS };
-            self.sync.shun(offer.peer, Talk::Heads, base, self.now);
+            self.sync.shun(peer, Talk::Heads, if barren { SHUN_MS } else { PAUSE_MS }, self.now);
         } else {
-            self.sync.forgive(offer.peer, Talk::Heads);
+            self.sync.forgive(peer, Talk::Heads);
         }
+        self.sync.offer = None;
         self.prune();
-        self.ask_status(offer.peer, out);
+        self.ask_status(peer, out);
+    }
+
+    /// Whether so many audited heads end here, above one that was taken as claimed, that it may stay (spec §4, first sync).
+    fn is_settled(&self, end: &Root, claimed: &Root) -> bool {
+        self.chain.stands_on(end, claimed) && self.chain.lowest_claimed(end, LIGHT_RECENT).is_none()
+    }
+
+    /// Gives the download up as if it had never been: its audits go on only where somebody else waits, and what it took as claimed is cut out.
+    fn drop_offer(&mut self, out: &mut Vec<Output>) {
+        self.audits.leave_offer(out);
+        if let Some(lowest) = self.sync.offer.take().and_then(|offer| offer.first_claimed) {
+            self.cut(lowest, out);
+        }
     }
 
     fn bad_offer(&mut self, peer: Peer, out: &mut Vec<Output>) {
@@ -395,22 +422,25 @@ impl Engine {
         self.offer_lost(out);
     }
 
-    /// An audit of the download failed (`Some`: that root is false), or could not be done.
-    pub(super) fn offer_failed(&mut self, false_root: Option<Root>, out: &mut Vec<Output>) {
-        if let (Some(offer), Some(_)) = (&self.sync.offer, false_root) {
-            out.push(Output::Penalise { peer: offer.peer, fault: PeerFault::FalseHead });
+    /// An audit of the download failed: a root in it is false.
+    pub(super) fn offer_failed(&mut self, out: &mut Vec<Output>) {
+        if let Some(offer) = &self.sync.offer {
+            self.bad_offer(offer.peer, out);
         }
-        self.offer_lost(out);
+    }
+
+    /// Nobody could audit the download's heads. That is this node's own fault: nobody is shunned, and it tries again after a rest.
+    pub(super) fn offer_unaudited(&mut self, out: &mut Vec<Output>) {
+        self.drop_offer(out);
+        self.sync.rest(self.now);
     }
 
     fn offer_lost(&mut self, out: &mut Vec<Output>) {
-        self.audits.leave_offer(out);
-        let Some(offer) = self.sync.offer.take() else { return };
-        self.sync.shun(offer.peer, Talk::Heads, SHUN_MS, self.now);
-        self.job.in_touch = true;
-        if let Some(lowest) = offer.first_claimed {
-            self.cut(lowest, out);
+        if let Some(offer) = &self.sync.offer {
+            self.sync.shun(offer.peer, Talk::Heads, SHUN_MS, self.now);
+            self.job.in_touch = true;
         }
+        self.drop_offer(out);
     }
 
     /// A single head that was missing, or none.
@@ -431,7 +461,7 @@ impl Engine {
 
     /// Asks for the next page of the pull, when devices are not behind already and this node's pace allows it.
     fn pull_on(&mut self, out: &mut Vec<Output>) {
-        let room = self.audits.len() < ROOM / 2;
+        let room = self.audits.len() < ROOM / 2 && !self.sync.is_resting(self.now);
         let Some(pull) = self.sync.pull.as_mut().filter(|pull| room && pull.asked.is_none()) else { return };
         let Some((epoch, _)) = pull.epochs.front().copied() else {
             self.sync.pull = None;
@@ -492,18 +522,32 @@ impl Engine {
             }
         }
         self.pull_on(out);
-        self.ask_bans(peer, out);
+        self.pull_bans(peer, out);
     }
 
     // Bans.
 
-    /// A ban is taken on its proof alone: the receipt is audited here, and only if the key has shares here.
-    fn bans_came(&mut self, peer: Peer, receipts: Vec<Semantic>, more: bool, out: &mut Vec<Output>) {
-        if self.sync.bans.is_none_or(|(other, ..)| other != peer) {
+    /// Asks for the next page of bans, when devices are not behind already and this node's pace allows it.
+    fn bans_on(&mut self, out: &mut Vec<Output>) {
+        let room = self.audits.len() < ROOM / 2 && !self.sync.is_resting(self.now);
+        let Some(bans) = self.sync.bans.as_mut().filter(|bans| room && bans.asked.is_none()) else { return };
+        let (peer, after) = (bans.peer, bans.after);
+        if !self.peers.may_page(peer, self.now) {
             return;
         }
-        let last = receipts.last().map(|receipt| receipt.receipt().miner);
-        let mut after = None;
+        bans.asked = Some(self.now);
+        self.sync.ask(peer, Asked::Bans, Query::Bans { after }, self.now, out);
+    }
+
+    /// A ban is taken on its proof alone: the receipt is audited here, and only if the key has shares here.
+    fn bans_came(&mut self, peer: Peer, receipts: Vec<Semantic>, more: bool, out: &mut Vec<Output>) {
+        let now = self.now;
+        let Some(bans) = self.sync.bans.as_mut().filter(|bans| bans.peer == peer) else { return };
+        let Some(waited) = bans.asked.take().map(|since| now.since(since)) else { return };
+        bans.waited_ms += waited;
+        bans.pages += 1;
+        let mut after = bans.after;
+        let ends = !more || receipts.is_empty();
         for receipt in receipts.into_iter().take(BANS_PER_REPLY) {
             let miner = receipt.receipt().miner;
             let claim = (receipt.unit(), receipt.root());
@@ -533,16 +577,16 @@ impl Engine {
                 self.audits.open(share, Waiter::Ban { peer }, Priority::Alert);
             }
         }
-        match (more, last) {
-            (true, Some(_)) if !self.sync.bans_in_time(self.now) => {
-                self.sync.shun(peer, Talk::Shares, SHUN_MS, self.now);
-                self.sync.bans_done(self.now);
+        let Some(bans) = &mut self.sync.bans else { return };
+        bans.after = after;
+        let over = bans.is_over();
+        if ends || over {
+            if !ends {
+                self.sync.shun(peer, Talk::Shares, SHUN_MS, now);
             }
-            (true, Some(after)) => {
-                self.sync.ask(peer, Asked::Bans, Query::Bans { after: Some(after) }, self.now, out);
-            }
-            _ => self.sync.bans_done(self.now),
+            self.sync.bans_done(now);
         }
+        self.bans_on(out);
     }
 
     /// How far this node is with its peers.

@@ -1,6 +1,6 @@
 //! Gossiped receipts that may turn out right soon: their head is unknown yet, or their clock is ahead (spec §5, Hold).
 //!
-//! Bounded by peer and in time. What runs out is ignored; if it was good, sync brings it.
+//! Bounded by peer, altogether, and in time. What runs out is ignored; if it was good, sync brings it.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -11,6 +11,8 @@ use crate::verify::Semantic;
 
 /// The longest hold.
 pub const HOLD_MS: u64 = 3_000;
+/// Receipts on hold at a time, of all peers together (about 3 MB); a further one is ignored.
+pub const HELD_TOTAL_MAX: usize = 4_096;
 
 /// A receipt on hold.
 #[derive(Debug, Clone)]
@@ -41,6 +43,11 @@ impl Holds {
     /// How many are held.
     pub fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Whether no further receipt is held.
+    pub fn is_full(&self) -> bool {
+        self.rows.len() >= HELD_TOTAL_MAX
     }
 
     /// Holds a receipt until its head comes (`due` = `None`) or its time has come.

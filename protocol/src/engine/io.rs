@@ -17,7 +17,8 @@ use crate::receipt::Draft;
 use crate::types::{Attempt, Height, Millis, PublicKey, Root, U256, UnitId};
 use crate::verify::Semantic;
 
-/// The driver's number for a connected peer; never reused while the process runs.
+/// The driver's number for a peer, by its identity and not by its connection: who comes back within an hour has the number that it had, and
+/// with it what it used up of its budgets. Never another peer's while the process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Peer(pub u64);
 
@@ -212,7 +213,7 @@ pub enum Input {
         /// Its number.
         peer: Peer,
     },
-    /// It is gone; its open questions count as failed.
+    /// It is gone; its open questions count as failed. It may still be told of in [`Output::Penalise`], for what it brought before.
     PeerDown {
         /// Its number.
         peer: Peer,
@@ -376,7 +377,7 @@ pub enum Output {
         /// What.
         with: Answer,
     },
-    /// Take application score from a peer.
+    /// Take application score from a peer, though it may have left.
     Penalise {
         /// Whom.
         peer: Peer,

@@ -8,7 +8,7 @@ use super::chain::Reorg;
 use super::io::{HeadRow, Note, Op, Output, Peer, PeerFault, Topic, Verdict};
 use super::sync::{SHUN_MS, Talk};
 use super::{Engine, FORWARD_DEPTH};
-use crate::types::Root;
+use crate::types::{Root, UnitId};
 use crate::verify::Contextual;
 
 impl Engine {
@@ -19,12 +19,21 @@ impl Engine {
         }
     }
 
-    /// No device could tell: says nothing about the receipt, so nobody pays and nothing is kept.
+    /// No device could tell: says nothing about the receipt, so nobody pays and nothing is kept. What was asked for is asked for again.
     pub(super) fn unaudited(&mut self, case: Case, out: &mut Vec<Output>) {
         out.push(Output::Note(Note::Unaudited));
         self.release(&case.waiters, Verdict::Ignore, out);
-        if case.waiters.contains(&Waiter::Offer) {
-            self.offer_failed(None, out);
+        let epoch = case.share.semantic().receipt().epoch_id;
+        for waiter in &case.waiters {
+            match *waiter {
+                Waiter::Offer => self.offer_unaudited(out),
+                Waiter::Delivered { peer } => {
+                    self.sync.unsettle(peer, epoch);
+                    self.sync.rest(self.now);
+                }
+                Waiter::Ban { .. } => self.sync.rest(self.now),
+                Waiter::Gossip { .. } | Waiter::Late { .. } | Waiter::Recheck => {}
+            }
         }
     }
 
@@ -43,6 +52,11 @@ impl Engine {
     }
 
     fn stands(&mut self, share: &Contextual, waiters: &[Waiter], out: &mut Vec<Output>) {
+        // No two units share a root (spec §1.6): what was taken as claimed under another one is false.
+        let (unit, root) = (share.semantic().unit(), share.semantic().root());
+        if self.chain.unit(&root).is_some_and(|other| other != unit) {
+            self.cut(root, out);
+        }
         let receipt = share.semantic().receipt();
         let banned = self.standing.is_banned(&receipt.miner);
         let near = receipt.epoch_id + FORWARD_DEPTH > self.chain.height().0;
@@ -71,7 +85,7 @@ impl Engine {
         }
         if !share.is_head() {
             self.accept(share, true, out);
-        } else if self.pins_allow(share) {
+        } else {
             self.join(share, true, out);
         }
     }
@@ -104,10 +118,10 @@ impl Engine {
                         _ => {}
                     }
                 }
-                // Whoever serves a head by sync has audited it.
+                // Whoever serves a head by sync has audited it, a light node too: as claimed it takes heads, and tells them to nobody.
                 Waiter::Delivered { peer } if share.is_head() => self.brought_false_head(peer, out),
                 Waiter::Delivered { peer } if !punish && !banned => self.pays(peer, out),
-                Waiter::Offer => self.offer_failed(Some(share.semantic().root()), out),
+                Waiter::Offer => self.offer_failed(out),
                 _ => {}
             }
         }
@@ -152,13 +166,20 @@ impl Engine {
         }
     }
 
-    /// A head joins the tree, as audited or as claimed; its share is accepted with it, and what waited for it is taken again.
+    /// A head joins the tree, as audited or as claimed; its share is accepted with it, and what waited for it is taken again. Whoever found it,
+    /// it does not join against a checkpoint.
     pub(super) fn join(&mut self, head: &Contextual, audited: bool, out: &mut Vec<Output>) {
+        if !self.pins_allow(head) {
+            return;
+        }
         let root = head.semantic().root();
-        let reorg = match self.chain.insert(head) {
+        let reorg = match self.chain.insert(head, audited) {
             Some(reorg) => reorg,
             // It is in the tree as claimed, or without its share, and was recomputed after all.
-            None if audited && self.chain.unit(&root) == Some(head.semantic().unit()) => Reorg::default(),
+            None if audited && self.chain.unit(&root) == Some(head.semantic().unit()) => {
+                self.chain.confirm(&root);
+                Reorg::default()
+            }
             None => return,
         };
         let (height, place) = match self.chain.place(&root) {
@@ -172,17 +193,22 @@ impl Engine {
         self.take_again(waiting, out);
     }
 
-    /// Takes a head that proved false out of the tree, with all that stands and is keyed on it.
+    /// Takes a head out of the tree, with all that stands and is keyed on it: one that proved false, or was taken as claimed and may not stay.
     pub(super) fn cut(&mut self, lowest: Root, out: &mut Vec<Output>) {
         let (removed, reorg) = self.chain.remove_branch(lowest);
         self.reorganise(reorg, out);
         let heads: BTreeSet<Root> = removed.iter().map(|(root, _)| *root).collect();
-        let keyed = self.shares.keyed_on(&heads);
-        // What is keyed on them earns no more; what won them counts as a head no more.
-        self.settle(keyed.iter().copied().chain(removed.iter().filter_map(|(_, unit)| *unit)));
-        for miner in self.shares.forget(keyed, &mut self.ops) {
+        let won: Vec<UnitId> = removed.iter().filter_map(|(_, unit)| *unit).collect();
+        let mut lost = self.shares.keyed_on(&heads);
+        // What nobody looked at was accepted as the head that it claimed to be, and goes with it.
+        lost.extend(won.iter().filter(|unit| self.shares.evidence(unit).is_some()));
+        let turns = self.shares.settle(lost.iter().copied(), |_| false, |_| false, &mut self.ops);
+        self.turned(turns);
+        for miner in self.shares.forget(lost, &mut self.ops) {
             self.standing.retired(&miner, &mut self.ops);
         }
+        // What is left of what won them counts as a head no more.
+        self.settle(won);
         for root in heads {
             self.ops.push(Op::DropHead(root));
         }

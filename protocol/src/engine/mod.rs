@@ -231,13 +231,15 @@ impl Engine {
         self.standing.prune(horizon, &mut self.ops);
         self.outbox.prune(horizon, self.chain.height().0 + 1, &mut self.ops);
         self.sync.prune(horizon);
-        for root in self.chain.prune(Height(horizon.saturating_sub(HEADS_BELOW_RETENTION))) {
+        // By the chain's own height: it can be shorter than it once was, and needs the heads that it stands on.
+        let lowest = (self.chain.height().0 + 1).saturating_sub(self.config.retain_epochs + HEADS_BELOW_RETENTION);
+        for root in self.chain.prune(Height(lowest)) {
             self.ops.push(Op::DropHead(root));
         }
     }
 
     /// Whether a draw of `one_in_million` falls on this id: foretellable by nobody without the node's secret (spec §5).
-    fn draw(&self, id: &[u8; 32], per_million: u32) -> bool {
+    fn draw(&self, id: &[u8], per_million: u32) -> bool {
         let hash = blake3::keyed_hash(&self.config.secret, id);
         let mut first = [0; 8];
         first.copy_from_slice(&hash.as_bytes()[..8]);

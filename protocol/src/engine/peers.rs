@@ -1,6 +1,8 @@
-//! What each connected peer may ask of this node, and what it has said (spec §5, §6). Bounded by the number of connections.
+//! What each peer may ask of this node, and what it has said (spec §5, §6). Bounded by the number of connections and by a few constants.
+//!
+//! A peer's budgets outlive its connection: its number comes back with it, so leaving and coming again gives no new ones.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::io::{AskId, Peer, Status};
 use crate::types::Millis;
@@ -68,12 +70,19 @@ pub struct PeerState {
 
 /// Deliverers that gossip but do not speak sync (a rendezvous), remembered at a time; the oldest is forgotten.
 const GUESTS_MAX: usize = 256;
+/// Peers that left, remembered at a time; of more, who left first is forgotten, and begins anew when it comes back.
+const GONE_MAX: usize = 1_024;
+/// Who has been away for this long is forgotten: every budget would be full again.
+const GONE_MS: u64 = 3_600_000;
 
-/// All connected peers.
+/// All peers that are connected, or were lately.
 #[derive(Debug, Default)]
 pub struct Peers {
     peers: BTreeMap<Peer, PeerState>,
     guests: BTreeMap<Peer, PeerState>,
+    /// With the time when they left.
+    gone: BTreeMap<Peer, (Millis, PeerState)>,
+    by_leaving: BTreeSet<(Millis, Peer)>,
 }
 
 impl PeerState {
@@ -95,15 +104,38 @@ impl PeerState {
 }
 
 impl Peers {
-    /// A peer came.
+    /// A peer came, for the first time or again. What it did before, as a guest as well, still counts.
     pub fn up(&mut self, peer: Peer, now: Millis) {
-        self.guests.remove(&peer);
-        self.peers.insert(peer, PeerState::new(now));
+        let known = self.come_back(peer).or_else(|| self.guests.remove(&peer));
+        self.peers.entry(peer).or_insert_with(|| known.unwrap_or_else(|| PeerState::new(now)));
     }
-    /// A peer is gone.
-    pub fn down(&mut self, peer: Peer) {
-        self.peers.remove(&peer);
-        self.guests.remove(&peer);
+    /// A peer is gone: what it said is forgotten, what it used up is not.
+    pub fn down(&mut self, peer: Peer, now: Millis) {
+        if let Some(state) = self.peers.remove(&peer).or_else(|| self.guests.remove(&peer)) {
+            let state = PeerState { status: None, status_at: None, status_ask: None, in_step: false, ..state };
+            self.gone.insert(peer, (now, state));
+            self.by_leaving.insert((now, peer));
+        }
+        while let Some((left, first)) = self.by_leaving.first().copied()
+            && (self.gone.len() > GONE_MAX || now.since(left) > GONE_MS)
+        {
+            self.come_back(first);
+        }
+    }
+    fn come_back(&mut self, peer: Peer) -> Option<PeerState> {
+        let (left, state) = self.gone.remove(&peer)?;
+        self.by_leaving.remove(&(left, peer));
+        Some(state)
+    }
+    /// A peer's budgets, wherever it is.
+    fn known(&mut self, peer: Peer) -> Option<&mut PeerState> {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            return Some(state);
+        }
+        match self.gone.get_mut(&peer) {
+            Some((_, state)) => Some(state),
+            None => self.guests.get_mut(&peer),
+        }
     }
     /// A peer, while connected.
     pub fn get(&self, peer: Peer) -> Option<&PeerState> {
@@ -117,10 +149,13 @@ impl Peers {
     pub fn iter(&self) -> impl Iterator<Item = (Peer, &PeerState)> {
         self.peers.iter().map(|(peer, state)| (*peer, state))
     }
-    /// Whoever delivered a message; one that does not speak sync gets a guest's place.
-    pub fn deliverer(&mut self, peer: Peer, now: Millis) -> &mut PeerState {
-        if self.peers.contains_key(&peer) {
-            return self.peers.entry(peer).or_insert_with(|| PeerState::new(now));
+    /// Whoever delivered a message, though it may have left since; one that does not speak sync gets a guest's place.
+    fn deliverer(&mut self, peer: Peer, now: Millis) -> &mut PeerState {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            return state;
+        }
+        if let Some((_, state)) = self.gone.get_mut(&peer) {
+            return state;
         }
         if self.guests.len() >= GUESTS_MAX && !self.guests.contains_key(&peer) {
             self.guests.pop_first();
@@ -139,7 +174,7 @@ impl Peers {
     }
     /// Such an audit ended.
     pub fn forward_done(&mut self, peer: Peer) {
-        if let Some(state) = self.peers.get_mut(&peer).or_else(|| self.guests.get_mut(&peer)) {
+        if let Some(state) = self.known(peer) {
             state.forward_open = state.forward_open.saturating_sub(1);
         }
     }
@@ -152,7 +187,7 @@ impl Peers {
     }
     /// A held receipt was released.
     pub fn hold_done(&mut self, peer: Peer) {
-        if let Some(state) = self.peers.get_mut(&peer).or_else(|| self.guests.get_mut(&peer)) {
+        if let Some(state) = self.known(peer) {
             state.held = state.held.saturating_sub(1);
         }
     }
@@ -173,5 +208,57 @@ impl Peers {
             state.luck.at = slow;
         }
         !state.luck.take(1, FALSE_SHARES_PER_MIN, slow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uses_up(peers: &mut Peers, peer: Peer, now: Millis) -> usize {
+        core::iter::repeat_with(|| peers.may_forward(peer, now)).take_while(|may| *may).count()
+    }
+
+    #[test]
+    fn who_left_is_remembered_for_an_hour_and_up_to_a_bound() {
+        let mut peers = Peers::default();
+        let left = |i: u64| Millis(1_000_000 + i);
+        let many = GONE_MAX as u64 + 10;
+        for i in 0..many {
+            peers.up(Peer(i), left(i));
+            assert_eq!(uses_up(&mut peers, Peer(i), left(i)), FORWARD_AUDITS_MAX as usize);
+            peers.down(Peer(i), left(i));
+        }
+        assert_eq!((peers.gone.len(), peers.by_leaving.len()), (GONE_MAX, GONE_MAX));
+        let now = left(many);
+        for i in [10, many - 1] {
+            peers.up(Peer(i), now);
+            assert_eq!(uses_up(&mut peers, Peer(i), now), 0, "it has all of its audits open still");
+            peers.forward_done(Peer(i));
+            assert_eq!(uses_up(&mut peers, Peer(i), now), 1);
+        }
+        peers.up(Peer(0), now);
+        assert_eq!(uses_up(&mut peers, Peer(0), now), FORWARD_AUDITS_MAX as usize, "who left first is forgotten");
+        // What ends while a peer is away is counted too.
+        peers.forward_done(Peer(20));
+        peers.up(Peer(20), now);
+        assert_eq!(uses_up(&mut peers, Peer(20), now), 1);
+        // An hour later nobody is left but who leaves now.
+        peers.down(Peer(0), now.plus(GONE_MS + 1));
+        assert_eq!((peers.gone.len(), peers.by_leaving.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_a_peer_said_goes_with_it() {
+        let mut peers = Peers::default();
+        peers.up(Peer(1), Millis(1));
+        if let Some(state) = peers.get_mut(Peer(1)) {
+            (state.status_at, state.status_ask, state.in_step) = (Some(Millis(1)), Some(AskId(1)), true);
+        }
+        peers.down(Peer(1), Millis(2));
+        assert!(peers.get(Peer(1)).is_none() && peers.iter().next().is_none());
+        peers.up(Peer(1), Millis(3));
+        let state = peers.get(Peer(1)).unwrap();
+        assert!(state.status_at.is_none() && state.status_ask.is_none() && !state.in_step);
     }
 }

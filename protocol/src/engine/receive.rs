@@ -89,14 +89,19 @@ impl Engine {
     /// A candidate for the chain: judged by nothing but its validity.
     fn take_head(&mut self, share: Contextual, source: Source, out: &mut Vec<Output>) -> Taken {
         let claim = (share.semantic().unit(), share.semantic().root());
-        // Another unit with a head's root is fraud by somebody, and is audited like any candidate.
-        if self.chain.unit(&claim.1) == Some(claim.0) && !self.misses_share_of(&share, source) {
+        // Another unit with a head's root is fraud by somebody, and is audited like any candidate, as is a head that was taken as claimed.
+        let seen = self.chain.unit(&claim.1) == Some(claim.0) && self.chain.is_audited(&claim.1);
+        if seen && !self.misses_share_of(&share, source) {
             return self.refuse(source, ContextFault::Seen, out);
         }
         if !self.pins_allow(&share) {
             return self.refuse(source, ContextFault::Stale, out);
         }
-        if self.audits.is_full_for_heads() {
+        let full = match source {
+            Source::Gossip { .. } => self.audits.is_full_to_forward_heads(),
+            Source::Sync { .. } => self.audits.is_full_for_heads(),
+        };
+        if full {
             return self.refuse(source, ContextFault::PoolFull, out);
         }
         let budgeted = match source {
@@ -163,23 +168,29 @@ impl Engine {
         if known || self.audits.contains(&(unit, root)) {
             return self.refuse(source, ContextFault::Seen, out);
         }
-        if self.audits.is_full() {
-            return self.refuse(source, ContextFault::PoolFull, out);
-        }
         let rival = self.rival_of(&(unit, root));
         let must = rival.is_some()
             || self.audits.has_rival(&unit, &root)
             || self.audits.has_root(&root)
+            || self.chain.unit(&root).is_some_and(|other| other != unit)
             || self.is_crowded(&prev, &miner)
             || !self.standing.trusts(&miner, share.weight(), self.config.audit_rate);
         if must && let Source::Gossip { peer, .. } = source {
+            if self.audits.is_full_to_forward() {
+                return self.refuse(source, ContextFault::PoolFull, out);
+            }
             if !self.peers.may_forward(peer, self.now) {
                 return self.refuse(source, ContextFault::OverBudget, out);
             }
             self.audits.open(share, source.waiter(), Priority::Forward);
         } else {
             let drawn = must || self.draw(&share.semantic().id().0, self.config.audit_rate.ppm());
-            let room = matches!(source, Source::Sync { .. }) || self.audits.has_room();
+            // A full pool drops what is drawn, and nothing else: flooding it must not silence those who are trusted.
+            if drawn && self.audits.is_full() {
+                return self.refuse(source, ContextFault::PoolFull, out);
+            }
+            let asked_for = matches!(source, Source::Sync { .. }) && !self.audits.is_full();
+            let room = asked_for || self.audits.has_room();
             if let Source::Gossip { message, .. } = source {
                 out.push(Output::Verdict { message, verdict: Verdict::Accept });
             }
@@ -237,7 +248,7 @@ impl Engine {
             out.push(Output::Verdict { message, verdict: Verdict::Reject });
             return;
         }
-        if self.audits.is_full_for_heads() {
+        if self.audits.is_full_to_forward_heads() {
             self.refuse(source, ContextFault::PoolFull, out);
             return;
         }
@@ -258,7 +269,7 @@ impl Engine {
         let (prev, epoch, due) = (receipt.receipt().prev_hash, receipt.receipt().epoch_id, receipt.too_early_until(self.now));
         let peer = source.peer();
         if let Source::Gossip { message, topic, since, .. } = source {
-            if !self.peers.may_hold(peer, self.now) {
+            if self.holds.is_full() || !self.peers.may_hold(peer, self.now) {
                 out.push(Output::Note(Note::Refused { fault }));
                 out.push(Output::Verdict { message, verdict: Verdict::Ignore });
             } else {

@@ -2,14 +2,20 @@
 //!
 //! One unit, one row, one entry in the ledger at most. Whether a share earns depends on the main chain and on its miner's
 //! standing; both are told from outside, and [`Shares::settle`] moves the ledger accordingly. What is undecided is not here.
+//!
+//! What peers are told of, by digest and by page alike, is what earns, without heads that were taken as claimed: whoever serves a head
+//! answers for it. Digest and page leave out the same, or an epoch could never be pulled to its end. A peer that audited such a head tells
+//! more than this node until it has looked too, which the pull itself brings about: the head comes again, and is audited as it comes.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::cell::Cell;
 
+use super::audits::count_down;
 use super::io::{Digest, Op, SHARES_PER_REPLY, ShareRow, ShareState};
 use crate::ledger::{Entry, LedgerRow};
 use crate::network::derive_key_context;
-use crate::types::{PublicKey, Root, U256, UnitId};
+use crate::types::{Millis, PublicKey, Root, U256, UnitId};
 use crate::verify::{Contextual, Semantic};
 
 /// An accepted share.
@@ -52,9 +58,22 @@ pub struct Shares {
     by_epoch: BTreeMap<u64, BTreeSet<UnitId>>,
     by_head: BTreeMap<Root, BTreeSet<UnitId>>,
     by_miner: BTreeMap<PublicKey, BTreeSet<UnitId>>,
+    /// How many shares of a miner are keyed on a head.
+    on_head: BTreeMap<(Root, PublicKey), usize>,
     unaudited: BTreeSet<UnitId>,
     ledger: BTreeMap<PublicKey, LedgerRow>,
-    digests: BTreeMap<u64, Digest>,
+    digests: BTreeMap<u64, Computed>,
+    /// Memo of [`Shares::ledger_digest`]; emptied whenever a row changes.
+    ledger_digest: Cell<Option<[u8; 32]>>,
+}
+
+/// An epoch's digest as it was last computed.
+#[derive(Debug, Clone, Copy)]
+struct Computed {
+    digest: Digest,
+    at: Millis,
+    /// Whether the epoch has changed since.
+    stale: bool,
 }
 
 /// First eight bytes of `DK("set digest", ids ascending)`, and their number.
@@ -95,16 +114,16 @@ impl Shares {
     }
     /// How many accepted shares of a miner are keyed on a head.
     pub fn count_on(&self, head: &Root, miner: &PublicKey) -> usize {
-        self.by_head
-            .get(head)
-            .into_iter()
-            .flatten()
-            .filter(|unit| self.by_unit.get(*unit).is_some_and(|share| share.miner == *miner))
-            .count()
+        self.on_head.get(&(*head, *miner)).copied().unwrap_or_default()
     }
     /// Whether a share earns now.
     pub fn earns(&self, unit: &UnitId) -> bool {
         self.by_unit.get(unit).is_some_and(|share| share.earning.is_some())
+    }
+    /// Whether peers are told of a share: it earns, and is no head that was taken as claimed.
+    fn is_told(&self, unit: &UnitId) -> bool {
+        let claimed = |share: &Share| share.evidence.as_ref().is_some_and(Contextual::is_head);
+        self.by_unit.get(unit).is_some_and(|share| share.earning.is_some() && !claimed(share))
     }
     /// The ledger.
     pub fn ledger(&self) -> &BTreeMap<PublicKey, LedgerRow> {
@@ -132,6 +151,7 @@ impl Shares {
 
     /// Puts back a stored row of the ledger.
     pub fn restore_ledger(&mut self, miner: PublicKey, row: LedgerRow) {
+        self.ledger_digest.take();
         self.ledger.insert(miner, row);
     }
 
@@ -141,6 +161,7 @@ impl Shares {
         self.by_epoch.entry(r.epoch_id).or_default().insert(unit);
         self.by_head.entry(r.prev_hash).or_default().insert(unit);
         self.by_miner.entry(r.miner).or_default().insert(unit);
+        *self.on_head.entry((r.prev_hash, r.miner)).or_default() += 1;
         if state == ShareState::Unaudited {
             self.unaudited.insert(unit);
         }
@@ -155,6 +176,7 @@ impl Shares {
                 share.state = ShareState::Audited;
                 share.evidence = None;
                 self.unaudited.remove(unit);
+                changed(&mut self.digests, share.epoch);
                 ops.push(Op::SetShare { unit: *unit, state: ShareState::Audited });
                 true
             }
@@ -182,6 +204,7 @@ impl Shares {
             if target == share.earning {
                 continue;
             }
+            self.ledger_digest.take();
             let row = self.ledger.entry(share.miner).or_default();
             let entry = |head| Entry { miner: share.miner, weight: share.weight, head };
             if let Some(head) = share.earning {
@@ -192,7 +215,7 @@ impl Shares {
             }
             if share.earning.is_some() != target.is_some() {
                 turns.push(Turn { unit, epoch: share.epoch, earns: target.is_some() });
-                self.digests.remove(&share.epoch);
+                changed(&mut self.digests, share.epoch);
             }
             share.earning = target;
             rows.insert(share.miner);
@@ -226,9 +249,10 @@ impl Shares {
             ops.push(Op::SetShare { unit: *unit, state: ShareState::Void });
             if share.earning.take().is_some() {
                 turns.push(Turn { unit: *unit, epoch: share.epoch, earns: false });
-                self.digests.remove(&share.epoch);
+                changed(&mut self.digests, share.epoch);
             }
         }
+        self.ledger_digest.take();
         let row = self.ledger.entry(*miner).or_default();
         row.void();
         ops.push(Op::PutLedger { miner: *miner, row: *row });
@@ -254,6 +278,7 @@ impl Shares {
             remove_from(&mut self.by_epoch, &share.epoch, &unit);
             remove_from(&mut self.by_head, &share.prev, &unit);
             remove_from(&mut self.by_miner, &share.miner, &unit);
+            count_down(&mut self.on_head, &(share.prev, share.miner));
             self.unaudited.remove(&unit);
             ops.push(Op::DropShare { unit });
             miners.push(share.miner);
@@ -261,31 +286,38 @@ impl Shares {
         miners
     }
 
-    /// Count and digest of an epoch's earning units.
-    pub fn digest(&mut self, epoch: u64) -> Digest {
-        if let Some(digest) = self.digests.get(&epoch) {
+    /// Count and digest of the epoch's units that peers are told of, at most `age_ms` out of date: however often it is asked for within that
+    /// time, the units are hashed once.
+    pub fn digest(&mut self, epoch: u64, age_ms: u64, now: Millis) -> Digest {
+        if let Some(Computed { digest, at, stale }) = self.digests.get(&epoch)
+            && (!stale || now.since(*at) < age_ms)
+        {
             return *digest;
         }
-        let units = self.by_epoch.get(&epoch).into_iter().flatten().filter(|unit| self.earns(unit));
+        let units = self.by_epoch.get(&epoch).into_iter().flatten().filter(|unit| self.is_told(unit));
         let digest = digest_of(units.map(|unit| unit.0.as_slice()));
-        self.digests.insert(epoch, digest);
+        self.digests.insert(epoch, Computed { digest, at: now, stale: false });
         digest
     }
 
-    /// A page of an epoch's earning units above `after`, and whether there are more.
+    /// A page of the epoch's units that peers are told of, above `after`, and whether there are more.
     pub fn page(&self, epoch: u64, after: Option<UnitId>) -> (Vec<UnitId>, bool) {
         use core::ops::Bound::{Excluded, Unbounded};
         let Some(units) = self.by_epoch.get(&epoch) else { return (Vec::new(), false) };
         let from = after.map_or(Unbounded, Excluded);
         let mut page: Vec<UnitId> =
-            units.range((from, Unbounded)).filter(|unit| self.earns(unit)).take(SHARES_PER_REPLY + 1).copied().collect();
+            units.range((from, Unbounded)).filter(|unit| self.is_told(unit)).take(SHARES_PER_REPLY + 1).copied().collect();
         let more = page.len() > SHARES_PER_REPLY;
         page.truncate(SHARES_PER_REPLY);
         (page, more)
     }
 
-    /// `DK("ledger", rows)` of all miners with credit, in the order of keys: equal on nodes that credit the same.
+    /// `DK("ledger", rows)` of all miners with credit, in the order of keys: equal on nodes that credit the same. Hashed when it is asked for
+    /// after a row has changed, and then no more.
     pub fn ledger_digest(&self) -> [u8; 32] {
+        if let Some(digest) = self.ledger_digest.get() {
+            return digest;
+        }
         let mut hasher = blake3::Hasher::new_derive_key(&derive_key_context("ledger"));
         for (miner, row) in self.ledger.iter().filter(|(_, row)| row.shares > 0) {
             hasher.update(&miner.0);
@@ -293,7 +325,15 @@ impl Shares {
             hasher.update(&row.shares.to_le_bytes());
             hasher.update(&row.heads.to_le_bytes());
         }
-        *hasher.finalize().as_bytes()
+        let digest = *hasher.finalize().as_bytes();
+        self.ledger_digest.set(Some(digest));
+        digest
+    }
+}
+
+fn changed(digests: &mut BTreeMap<u64, Computed>, epoch: u64) {
+    if let Some(computed) = digests.get_mut(&epoch) {
+        computed.stale = true;
     }
 }
 
@@ -303,5 +343,117 @@ fn remove_from<K: Ord>(index: &mut BTreeMap<K, BTreeSet<UnitId>>, key: &K, unit:
         if units.is_empty() {
             index.remove(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::NetworkSpec;
+    use crate::receipt::{KERNEL_V2, Receipt, Text};
+    use crate::types::{Height, Nonce, Signature};
+    use crate::verify::{ParentFacts, Structural};
+    use proptest::prelude::*;
+
+    /// A share that nobody signed or computed: the table asks for neither.
+    fn share(nonce: u64, miner: u8, head: u8) -> Contextual {
+        let facts = ParentFacts {
+            root: Root([head; 32]),
+            height: Height(head.into()),
+            head_target: U256::ZERO,
+            share_target: U256::MAX,
+            median: Millis(0),
+        };
+        let receipt = Receipt {
+            device_did: Text::cleaned("test"),
+            epoch_id: facts.height.0 + 1,
+            prev_hash: facts.root,
+            nonce: Nonce::new(nonce).unwrap(),
+            work_root: Root(*blake3::hash(&nonce.to_le_bytes()).as_bytes()),
+            shape: NetworkSpec::dev().shape(),
+            batch: 1,
+            time_ms: 1,
+            kernel_ver: Text::cleaned(KERNEL_V2),
+            driver_hint: Text::cleaned("test"),
+            network: NetworkSpec::dev().tag(),
+            miner: PublicKey([miner; 33]),
+            timestamp: Millis(1),
+            sig: Signature([0; 64]),
+        };
+        Structural::of_any_network(receipt).unwrap().known_signed().contextual(&facts).unwrap()
+    }
+
+    fn settle(shares: &mut Shares, units: &[UnitId], earn: bool) {
+        shares.settle(units.iter().copied(), |_| earn, |_| false, &mut Vec::new());
+    }
+
+    proptest! {
+        /// What is counted is what a walk over the table would find, and nothing is left of what went.
+        #[test]
+        fn the_counts_are_those_of_the_table(steps in proptest::collection::vec((0u8..3, 0u8..3, any::<bool>()), 1..60)) {
+            let mut shares = Shares::default();
+            let mut units = Vec::new();
+            for (nonce, (miner, head, forgets)) in (0u64..).zip(steps) {
+                let next = share(nonce, miner, head);
+                units.push(next.semantic().unit());
+                shares.accept(&next, true, &mut Vec::new());
+                shares.accept(&next, false, &mut Vec::new());
+                if forgets {
+                    let unit = units.remove(usize::from(miner) % units.len());
+                    shares.forget([unit, unit], &mut Vec::new());
+                }
+                for (head, miner) in (0..3).flat_map(|head| (0..3).map(move |miner| (Root([head; 32]), PublicKey([miner; 33])))) {
+                    let found = shares.by_unit.values().filter(|share| (share.prev, share.miner) == (head, miner)).count();
+                    prop_assert_eq!(shares.count_on(&head, &miner), found);
+                }
+            }
+            shares.forget(units, &mut Vec::new());
+            prop_assert!(shares.on_head.is_empty() && shares.by_head.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_ledger_is_hashed_after_a_change_and_then_no_more() {
+        let mut shares = Shares::default();
+        let (first, second) = (share(1, 1, 1), share(2, 2, 1));
+        let units = [first.semantic().unit(), second.semantic().unit()];
+        let empty = shares.ledger_digest();
+        assert_eq!(shares.ledger_digest.get(), Some(empty));
+        shares.accept(&first, true, &mut Vec::new());
+        shares.accept(&second, true, &mut Vec::new());
+        assert_eq!(shares.ledger_digest.get(), Some(empty), "they do not earn yet");
+        settle(&mut shares, &units, true);
+        assert_eq!(shares.ledger_digest.get(), None);
+        let both = shares.ledger_digest();
+        assert_ne!(both, empty);
+        settle(&mut shares, &units, true);
+        assert_eq!(shares.ledger_digest.get(), Some(both), "nothing has changed");
+        shares.void(&PublicKey([1; 33]), &mut Vec::new());
+        let one = shares.ledger_digest();
+        assert!(one != both && one != empty);
+        settle(&mut shares, &units, false);
+        assert_eq!(shares.ledger_digest(), empty);
+        shares.restore_ledger(PublicKey([3; 33]), LedgerRow { shares: 1, ..LedgerRow::default() });
+        assert_ne!(shares.ledger_digest(), empty);
+    }
+
+    #[test]
+    fn a_digest_is_hashed_once_within_its_age() {
+        let mut shares = Shares::default();
+        let units: Vec<UnitId> = (1..=3)
+            .map(|nonce| {
+                let next = share(nonce, 1, 1);
+                shares.accept(&next, true, &mut Vec::new());
+                next.semantic().unit()
+            })
+            .collect();
+        settle(&mut shares, &units[..1], true);
+        let counts = |shares: &mut Shares, age_ms, now| shares.digest(2, age_ms, Millis(now)).count;
+        assert_eq!(counts(&mut shares, 1_000, 5_000), 1);
+        settle(&mut shares, &units[1..2], true);
+        assert_eq!((counts(&mut shares, 1_000, 5_999), counts(&mut shares, 1_000, 6_000)), (1, 2));
+        settle(&mut shares, &units[2..], true);
+        assert_eq!((counts(&mut shares, 1_000, 6_999), counts(&mut shares, 0, 6_999)), (2, 3), "fresh when it is asked for fresh");
+        assert_eq!(counts(&mut shares, 1_000, 7_000), 3);
     }
 }

@@ -7,7 +7,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 
 use super::io::{AskId, Digest, Output, Peer, Query};
-use crate::types::{Height, Millis, Root, U256, UnitId};
+use crate::types::{Height, Millis, PublicKey, Root, U256, UnitId};
 use crate::verify::Contextual;
 
 /// A question without an answer for this long has failed.
@@ -20,12 +20,20 @@ pub const PAUSE_MS: u64 = 1_000;
 const SHUN_TIMES_MAX: u64 = 64;
 /// After this time without a fault a peer's next one counts as its first.
 const SHUN_FORGOTTEN_MS: u64 = 600_000;
+/// Peers that are shunned or were lately; of more, whose time ran out first is forgotten.
+const SHUNNED_MAX: usize = 4_096;
+/// After audits that no device could do, nothing that needs many of them is begun for this long, with whomever.
+const REST_MS: u64 = 3_000;
+/// An open page of heads is given up when no device has answered for one of them in this time.
+const PAGE_AUDITS_MS: u64 = 30_000;
 /// A page that ends an epoch within this time shows a peer that answers.
 pub const PROMPT_MS: u64 = 2_000;
 /// A conversation may wait so long for answers that bring nothing new; then another peer has its turn.
 pub const BARREN_MS: u64 = 10_000;
-/// All pages of one peer's bans come within this time, or the rest is left for another time.
+/// Waiting for all pages of one peer's bans together takes this long at most, or the rest is left for another time …
 const BANS_MS: u64 = 30_000;
+/// … as it is after so many pages: more keys are never banned within retention.
+const BANS_PAGES_MAX: u32 = 1_024;
 /// Single heads that are wanted at a time, and of one peer; further ones come by download.
 const WANTED_MAX: usize = 1_024;
 const WANTED_PER_PEER: usize = 16;
@@ -60,6 +68,8 @@ pub struct Page {
     pub heads: Vec<(Contextual, bool)>,
     /// Audits that are still open.
     pub open: usize,
+    /// When a device last answered for one of them.
+    pub heard: Millis,
 }
 
 /// The download of a better chain.
@@ -73,6 +83,8 @@ pub struct Offer {
     pub height: Height,
     /// Its claimed work.
     pub work: U256,
+    /// Which download this is: what is drawn in one is not what is drawn in the next, also of the same heads.
+    pub ordinal: u64,
     /// The highest head that came so far.
     pub last: Option<(Height, Root)>,
     /// The lowest head of this download that was taken without an audit: where to cut when a later one proves false.
@@ -88,9 +100,9 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// A download of what a peer says that it has.
-    pub fn new(peer: Peer, tip: Root, height: Height, work: U256) -> Self {
-        Self { peer, tip, height, work, last: None, first_claimed: None, page: None, asked: None, barren_ms: 0, ended: false }
+    /// Whether no device has answered for the open page for too long.
+    pub fn is_stuck(&self, now: Millis) -> bool {
+        self.page.as_ref().is_some_and(|page| now.since(page.heard) >= PAGE_AUDITS_MS)
     }
 }
 
@@ -111,6 +123,30 @@ pub struct Pull {
     pub asked: Option<Millis>,
     /// How long it waited for pages with nothing new.
     pub barren_ms: u64,
+}
+
+/// The bans of one peer, page by page.
+#[derive(Debug)]
+pub struct BansPull {
+    /// From whom.
+    pub peer: Peer,
+    /// Its digest.
+    pub digest: Digest,
+    /// The last key that came.
+    pub after: Option<PublicKey>,
+    /// Since when a question is open.
+    pub asked: Option<Millis>,
+    /// How long its answers took so far.
+    pub waited_ms: u64,
+    /// How many came.
+    pub pages: u32,
+}
+
+impl BansPull {
+    /// Whether the peer has had its time, whatever it still has.
+    pub fn is_over(&self) -> bool {
+        self.waited_ms >= BANS_MS || self.pages >= BANS_PAGES_MAX
+    }
 }
 
 /// What a peer is not asked for while it is shunned.
@@ -148,8 +184,12 @@ pub struct Sync {
     pub offer: Option<Offer>,
     /// The pull of shares.
     pub pull: Option<Pull>,
-    /// The bans' page that is being asked for: whom, the peer's digest, since when.
-    pub bans: Option<(Peer, Digest, Millis)>,
+    /// The pull of bans.
+    pub bans: Option<BansPull>,
+    /// Downloads begun in this life.
+    offers: u64,
+    /// Before this, nothing is begun that needs many audits.
+    rest_until: Millis,
     shunned: BTreeMap<(Peer, Talk), Shunned>,
     wanted: BTreeMap<(Peer, Root), Millis>,
     pulled: BTreeMap<(Peer, u64), (Digest, Millis)>,
@@ -184,9 +224,8 @@ impl Sync {
             .collect();
         late.into_iter().filter_map(|ask| self.open.remove(&ask)).map(|(peer, asked, _)| (peer, asked)).collect()
     }
-    /// Forgets a peer.
+    /// Forgets what was said with a peer; that it is shunned goes on.
     pub fn down(&mut self, peer: Peer) {
-        self.shunned.retain(|(other, _), _| *other != peer);
         self.bans_pulled.remove(&peer);
         self.pulled.retain(|(other, _), _| *other != peer);
     }
@@ -210,6 +249,12 @@ impl Sync {
 
     /// Does not ask the peer for a while, and for twice as long the next time.
     pub fn shun(&mut self, peer: Peer, talk: Talk, base_ms: u64, now: Millis) {
+        if self.shunned.len() >= SHUNNED_MAX
+            && !self.shunned.contains_key(&(peer, talk))
+            && let Some(first) = self.shunned.iter().min_by_key(|(_, row)| row.until).map(|(who, _)| *who)
+        {
+            self.shunned.remove(&first);
+        }
         let row = self.shunned.entry((peer, talk)).or_insert(Shunned { until: now, times: 0 });
         row.times = if now.since(row.until) < SHUN_FORGOTTEN_MS { (row.times + 1).min(16) } else { 1 };
         row.until = row.until.max(now.plus(base_ms * (1 << (row.times - 1)).min(SHUN_TIMES_MAX)));
@@ -225,6 +270,22 @@ impl Sync {
     /// Whether the peer is not asked now.
     pub fn is_shunned(&self, peer: Peer, talk: Talk, now: Millis) -> bool {
         self.shunned.get(&(peer, talk)).is_some_and(|row| row.until > now)
+    }
+
+    /// No device could tell: whoever is asked, what comes could not be audited now. Says nothing about any peer.
+    pub fn rest(&mut self, now: Millis) {
+        self.rest_until = now.plus(REST_MS);
+    }
+    /// Whether that is so now.
+    pub fn is_resting(&self, now: Millis) -> bool {
+        now < self.rest_until
+    }
+
+    /// A download of what a peer says that it has.
+    pub fn new_offer(&mut self, peer: Peer, tip: Root, height: Height, work: U256) -> Offer {
+        self.offers += 1;
+        let (ordinal, last, first_claimed, page, asked) = (self.offers, None, None, None, None);
+        Offer { peer, tip, height, work, ordinal, last, first_claimed, page, asked, barren_ms: 0, ended: false }
     }
 
     /// Whether to ask the peer for this head now.
@@ -270,18 +331,40 @@ impl Sync {
         self.pulled.retain(|(_, epoch), _| *epoch >= horizon);
     }
 
+    /// A share that came from the peer was not kept: its epoch is not settled.
+    pub fn unsettle(&mut self, peer: Peer, epoch: u64) {
+        self.pulled.remove(&(peer, epoch));
+    }
+
     /// Whether the peer's bans should be asked for.
     pub fn wants_bans(&self, peer: Peer, digest: Digest, now: Millis) -> bool {
         self.bans.is_none() && self.bans_pulled.get(&peer).is_none_or(|(old, at)| *old != digest || now.since(*at) >= BANS_PULLED_FOR_MS)
     }
-    /// Whether the next page of bans may still be asked for.
-    pub fn bans_in_time(&self, now: Millis) -> bool {
-        self.bans.is_some_and(|(.., since)| now.since(since) < BANS_MS)
+    /// Starts to pull a peer's bans.
+    pub fn start_bans(&mut self, peer: Peer, digest: Digest) {
+        self.bans = Some(BansPull { peer, digest, after: None, asked: None, waited_ms: 0, pages: 0 });
     }
-    /// All pages of bans came.
+    /// All pages of bans came, or all that are taken now.
     pub fn bans_done(&mut self, now: Millis) {
-        if let Some((peer, digest, _)) = self.bans.take() {
-            self.bans_pulled.insert(peer, (digest, now));
+        if let Some(bans) = self.bans.take() {
+            self.bans_pulled.insert(bans.peer, (bans.digest, now));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_too_many_who_are_shunned_the_first_is_forgotten() {
+        let mut sync = Sync::default();
+        for peer in 0..SHUNNED_MAX as u64 + 3 {
+            sync.shun(Peer(peer), Talk::Heads, SHUN_MS, Millis(1_000 + peer));
+        }
+        let now = Millis(1_000 + SHUNNED_MAX as u64);
+        assert_eq!(sync.shunned.len(), SHUNNED_MAX);
+        let shunned = |peer| sync.is_shunned(Peer(peer), Talk::Heads, now);
+        assert_eq!((shunned(0), shunned(2), shunned(3), shunned(SHUNNED_MAX as u64 + 2)), (false, false, true, true));
     }
 }

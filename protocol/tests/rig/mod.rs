@@ -8,6 +8,7 @@
 
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 
 use tops_protocol::engine::*;
@@ -46,6 +47,8 @@ pub struct World {
     pub spec: NetworkSpec,
     weights: Weights,
     places: BTreeMap<Root, Place>,
+    /// Roots that were computed already: an audit of what the world made costs nothing.
+    computed: RefCell<BTreeMap<Attempt, Root>>,
     nonce: u64,
 }
 
@@ -53,7 +56,7 @@ impl World {
     pub fn new() -> Self {
         let spec = easy(3);
         let places = BTreeMap::from([(spec.genesis(), Place::genesis(&spec))]);
-        Self { weights: Weights::new(spec.shape()), places, spec, nonce: 0 }
+        Self { weights: Weights::new(spec.shape()), places, computed: RefCell::default(), spec, nonce: 0 }
     }
     pub fn genesis(&self) -> Root {
         self.spec.genesis()
@@ -72,7 +75,7 @@ impl World {
         Millis(GENESIS_MS + 4_000 * (self.height(prev) + 1)).max(self.facts(prev).median.plus(1))
     }
     pub fn root(&self, attempt: &Attempt) -> Root {
-        work::root(attempt, &self.weights)
+        *self.computed.borrow_mut().entry(*attempt).or_insert_with(|| work::root(attempt, &self.weights))
     }
     pub fn receipt(&self, attempt: Attempt, root: Root, epoch: u64, key: &SecretKey, hint: &str) -> Semantic {
         let draft = Draft::new(Receipt {
@@ -92,7 +95,10 @@ impl World {
             sig: Signature([0; 64]),
         });
         let sig = key.sign(&draft.prehash());
-        Structural::from_wire(&draft.with_signature(sig).to_wire(), &self.spec).unwrap().semantic().unwrap()
+        self.read(&draft.with_signature(sig).to_wire())
+    }
+    pub fn read(&self, wire: &[u8]) -> Semantic {
+        Structural::from_wire(wire, &self.spec).unwrap().semantic().unwrap()
     }
     pub fn attempt(&mut self, prev: Root, miner: PublicKey, timestamp: Millis) -> Attempt {
         self.nonce += 1;
@@ -251,6 +257,15 @@ pub fn config(world: &World) -> Config {
 
 pub fn mining(key: &SecretKey) -> Option<Mining> {
     Some(Mining { miner: key.public(), device_did: Text::cleaned("did:own"), driver_hint: Text::cleaned("CPU") })
+}
+
+/// Lets `to` ask and `from` answer for this long.
+pub fn talk(world: &World, to: &mut Rig, from: &mut Rig, ms: u64) {
+    for _ in 0..ms.div_ceil(250) {
+        to.now = to.now.max(from.now);
+        to.tick(world, 250);
+        to.serve_from(world, 1, from, 1_000);
+    }
 }
 
 /// What must survive a restart.
@@ -441,6 +456,7 @@ impl Rig {
     /// Answers every question of this rig from another one, until none is left or `most` were answered.
     pub fn serve_from(&mut self, world: &World, peer: u64, other: &mut Rig, most: usize) -> usize {
         let mut served = 0;
+        other.now = other.now.max(self.now);
         while served < most {
             let Some((ask, query)) = self.asked(peer, |_| true) else { break };
             let reply = other.answer(world, query);
@@ -456,7 +472,7 @@ impl Rig {
         self.give(world, Input::Ask { peer: Peer(8_888), answer, query });
         self.give(world, Input::PeerDown { peer: Peer(8_888) });
         self.asks.retain(|(peer, ..)| *peer != Peer(8_888));
-        let read = |wire: &Vec<u8>| Structural::from_wire(wire, &world.spec).unwrap().semantic().unwrap();
+        let read = |wire: &Vec<u8>| world.read(wire);
         match self.answers.remove(&answer) {
             Some(Answer::Status(status)) => Reply::Status(status),
             Some(Answer::Heads(roots)) => {

@@ -58,10 +58,20 @@ pub fn probe(wanted: Option<&[u32]>, processors: bool) -> Probe {
     for index in wanted.into_iter().flatten().filter(|&&index| index as usize >= seen.len()) {
         none(&mut probe, Some(*index), None, format!("the OpenCL drivers show {} devices", seen.len()));
     }
+    let gpus = seen.iter().any(|seen| !seen.cpu);
     for seen in seen.iter().filter(|seen| wanted.is_none_or(|wanted| wanted.contains(&seen.index))) {
-        if seen.cpu && !processors {
-            let reason = "it is a processor, which the CPU backend drives faster; `--backend opencl` uses it all the same";
-            none(&mut probe, Some(seen.index), Some(seen.name.clone()), reason.into());
+        let reason = match (seen.cpu, processors, wanted) {
+            (true, false, _) => {
+                Some("it is a processor, which the CPU backend drives faster; `--backend opencl` uses it all the same".into())
+            }
+            // It would take the cores that feed the others.
+            (true, true, None) if gpus => {
+                Some(format!("it is a processor and there is better; `--devices {}` uses it all the same", seen.index))
+            }
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            none(&mut probe, Some(seen.index), Some(seen.name.clone()), reason);
             continue;
         }
         probe.open(DeviceKind::OpenCl, seen.index, Some(seen.name.clone()), || Ok(Arc::new(open_best(seen)?)));

@@ -43,6 +43,13 @@ def metrics(port):
     return {m[1] + (m[2] or ""): float(m[3]) for m in re.finditer(r"^(\w+)(\{[^}]*\})? ([0-9.e+-]+)", text, re.M)}
 
 
+def mines(port):
+    try:
+        return metrics(port).get('tops_device_attempts_total{device="cuda:0"}', 0) > 0
+    except OSError:
+        return False
+
+
 def rest(port):
     body = json.dumps({"paused": True}).encode()
     urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/v1/mining", body, {"Content-Type": "application/json"}), timeout=5)
@@ -72,8 +79,10 @@ def main():
             rest(4167)
     ports = (4167, 4177)
     try:
-        # One joins and is measured from the start; two find each other first.
-        time.sleep(25 if GPUS == 2 else 8)
+        # Two find each other first; one that joins is measured from its first attempt.
+        deadline = time.time() + 25
+        while time.time() < deadline and (GPUS == 2 or not mines(4177)):
+            time.sleep(0.2)
         before, began = [metrics(port) for port in ports], time.time()
         time.sleep(SECONDS)
         after, wall = [metrics(port) for port in ports], time.time() - began

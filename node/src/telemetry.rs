@@ -12,8 +12,9 @@ use crate::config::{LogForm, Logging};
 /// Rooms that a plain level speaks of.
 const OWN: [&str; 4] = ["tops_node", "tops_protocol", "tops_compute", "tops_store"];
 
-/// What libraries may say. The table of peers warns whenever nobody is connected, which the node says better.
-const LIBRARIES: &str = "warn,libp2p_kad=error";
+/// What libraries may say. The table of peers warns whenever nobody is connected, gossip for each message that a full queue has no room for: the
+/// node says the one better, and counts and repeats the other.
+const LIBRARIES: &str = "warn,libp2p_kad=error,libp2p_gossipsub=error";
 
 /// The filter of a level or of filter directives; the error is half a sentence for an operator.
 pub fn filter(text: &str) -> Result<EnvFilter, String> {

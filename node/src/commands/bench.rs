@@ -3,6 +3,7 @@
 //! Every attempt that is counted is a whole one: seed, activations, both products, every output byte hashed, root compared with a target.
 //! The target lets some attempts hit; roots of hits are compared with the reference in the same run, and a wrong one fails the command.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,6 +62,10 @@ pub fn run(arguments: &Arguments, layers: &Layers) -> Result<Answer, Failure> {
     let target = config::target_choice(layers)?;
     let backends = devices::open(choice, wanted.as_deref())?;
     let seconds = Duration::from_secs(arguments.seconds.into());
+    if std::io::stderr().is_terminal() {
+        let names: Vec<String> = backends.iter().map(|backend| backend.device().to_string()).collect();
+        eprintln!("measuring {} for {} s …", names.join(", "), arguments.seconds);
+    }
     let results: Vec<anyhow::Result<Measured>> = std::thread::scope(|scope| {
         let running: Vec<_> =
             backends.iter().enumerate().map(|(i, b)| scope.spawn(move || measure(b, i as u64, shape, target, seconds))).collect();
@@ -143,7 +148,11 @@ impl Mean {
 fn verify_rate(backend: &Arc<dyn Backend>, number: u64, shape: Shape, batch: usize) -> Result<f64, DeviceFault> {
     let source = job(number, shape, 0, SEARCH_LIMIT, U256::ZERO);
     let attempts: Vec<Attempt> = (0..batch as u32).filter_map(|i| source.attempt(i)).collect();
-    backend.roots(&attempts)?;
+    let warming = Instant::now();
+    let warmed = backend.roots(&attempts)?.len();
+    if warming.elapsed() >= VERIFY_TIME {
+        return Ok(warmed as f64 / warming.elapsed().as_secs_f64());
+    }
     let (start, mut done) = (Instant::now(), 0u64);
     while start.elapsed() < VERIFY_TIME {
         done += backend.roots(&attempts)?.len() as u64;

@@ -111,6 +111,8 @@ pub const IHAVE_PER_HEARTBEAT: usize = 10;
 pub const CONTROL_IDS_MAX: usize = 256;
 /// Own publications that wait for a peer to take them; the oldest is given up (peers still get it by sync).
 pub const OUTBOX_MAX: usize = 4_096;
+/// Waiting publications that go out at once; the rest follow with the next turns, so that a newcomer's queue has room for them.
+pub const OUTBOX_AT_ONCE: usize = GOSSIP_QUEUE_PER_PEER / 4;
 /// How long a publication waits before it is given up.
 pub const OUTBOX_AGE: Duration = Duration::from_secs(180);
 

@@ -824,10 +824,12 @@ impl Task {
     }
 
     fn flush_outbox(&mut self, now: Instant) {
+        let mut room = limits::OUTBOX_AT_ONCE;
         for waiting in std::mem::take(&mut self.outbox) {
             if now.duration_since(waiting.since) > limits::OUTBOX_AGE {
                 count(&self.shared.counters().publish_dropped);
-            } else if waiting.due <= now {
+            } else if waiting.due <= now && room > 0 {
+                room -= 1;
                 self.publish(waiting, now);
             } else {
                 self.outbox.push_back(waiting);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
-use tops_protocol::engine::{Answer, AnswerId, AuditId, AuditOutcome, Engine, Input, Job, Note, Output, Peer, Reply, Verdict};
+use tops_protocol::engine::{Answer, AnswerId, AuditId, AuditOutcome, Engine, Input, Note, Output, Peer, Reply, Verdict};
 use tops_protocol::{Millis, UnitId};
 use tops_store::{Store, StoreFault, Writer};
 use tracing::{debug, error, info, warn};
@@ -151,8 +151,6 @@ struct Driver {
     verifier: Verifier,
     auditor: Auditor,
     miner: Option<Miner>,
-    /// A job that the miner's channel had no room for.
-    untold: Option<Option<Job>>,
     writer: Writer,
     desk: Desk,
     /// What waits for each commit that is not flushed, oldest first.
@@ -187,7 +185,6 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
         verifier,
         auditor,
         miner,
-        untold: None,
         writer,
         desk,
         then: VecDeque::new(),
@@ -267,9 +264,6 @@ impl Driver {
     // ---- inputs ---------------------------------------------------------------------------------------------------------------------
 
     fn tick(&mut self, room: bool) {
-        if let Some(job) = self.untold.take() {
-            self.mine(job);
-        }
         if room {
             self.input(Input::Tick);
         }
@@ -378,7 +372,11 @@ impl Driver {
                         warn!("a hit is lost: the signing queue is full");
                     }
                 }
-                Output::Job(job) => self.mine(job),
+                Output::Job(job) => {
+                    if let Some(miner) = &self.miner {
+                        miner.mine(job);
+                    }
+                }
                 Output::Ask { peer, ask, query } => {
                     count(&self.shared.counters().sync_asked);
                     if self.commands.try_send(NetCommand::Ask { peer, ask, query }).is_err() {
@@ -415,12 +413,6 @@ impl Driver {
                     self.command(NetCommand::Answer { answer, with: None });
                 }
             }
-        }
-    }
-
-    fn mine(&mut self, job: Option<Job>) {
-        if let Some(miner) = &self.miner {
-            self.untold = (!miner.mine(job)).then_some(job);
         }
     }
 

@@ -169,10 +169,9 @@ impl Miner {
         Ok((Self { inbox, thread: Some(thread) }, hits))
     }
 
-    /// Replaces the job, whatever reports wait; `false` when the thread is gone.
-    pub fn mine(&self, job: Option<Job>) -> bool {
+    /// Replaces the job, whatever reports wait.
+    pub fn mine(&self, job: Option<Job>) {
         self.inbox.tell(Order::Job(job));
-        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     /// Ends the thread, which stops the search first.

@@ -44,9 +44,9 @@ use crate::{devices, keys, shutdown};
 /// The file whose lock says that a process works in a data directory.
 const LOCK: &str = "node.lock";
 /// How long HTTP and the bridge may take to end.
+const LINGER: Duration = Duration::from_secs(2);
 /// How long threads that still wait for something outside of this process are waited for.
 const STRAGGLERS: Duration = Duration::from_millis(500);
-const LINGER: Duration = Duration::from_secs(2);
 
 /// What a node calls itself.
 pub fn agent() -> String {

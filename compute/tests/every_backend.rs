@@ -67,7 +67,7 @@ fn every_instruction_set_conforms_up_to_the_largest_shapes() {
 }
 
 #[test]
-#[ignore = "an hour on two cores where the only device is PoCL"]
+#[ignore = "a quarter of an hour on two cores where the only device is PoCL"]
 fn every_opencl_product_conforms_up_to_the_largest_shapes() {
     conform(Level::Wide, |kind| kind == DeviceKind::OpenCl, |_| true);
 }

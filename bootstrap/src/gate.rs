@@ -280,6 +280,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let told = Told::new(options.addr_file);
     let mut gate = Gate { swarm, says: format!("/tops/{tag}/2"), kad: protocol(&tag, "kad/2")?, visitors: HashMap::new(), told };
     let mut open: Vec<ListenerId> = Vec::new();
+    // Before anybody is told that it is open.
+    let mut stop = std::pin::pin!(stopped());
     for address in &options.listen {
         // The transport shares ports between processes; two gates on one port would each get half of the calls.
         let mut parts = address.iter();
@@ -309,7 +311,6 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     info!(network = options.network, id = %network.id(), peer = %local, "the gate is open");
     let mut turns = tokio::time::interval(TURN);
-    let mut stop = std::pin::pin!(stopped());
     loop {
         tokio::select! {
             event = gate.swarm.select_next_some() => {
@@ -334,21 +335,25 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Resolves at the first signal; the next one ends the process, since nothing here needs a clean end.
-async fn stopped() {
+/// Listens for signals from now on, and resolves at the first one; the next one ends the process, since nothing here needs a clean end.
+fn stopped() -> impl Future<Output = ()> {
     #[cfg(unix)]
-    {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        if let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    };
+    async move {
+        #[cfg(unix)]
+        if let (Ok(mut interrupt), Ok(mut terminate)) = signals {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }
             return;
         }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! It listens on loopback unless a token is set. Connections, requests, bodies, pages and recomputation are bounded; what is over a bound
 //! gets an error, as JSON with one sentence. 256-bit numbers are decimal strings, hashes lower-case hex.
 
+mod dashboard;
 mod devices;
 mod health;
 mod listen;
@@ -199,7 +200,7 @@ pub fn router(parts: Parts) -> Router {
     let sensors = Arc::new(devices::Sensors::new(parts.devices.clone()));
     let metrics = metrics::registry(&parts, sensors.clone());
     let api = Api(Arc::new(Inner { parts, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), sensors, metrics }));
-    Router::new()
+    dashboard::routes()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::metrics))
@@ -227,6 +228,7 @@ pub fn router(parts: Parts) -> Router {
 async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     if let Some(token) = &api.token
         && request.uri().path() != "/healthz"
+        && !dashboard::is_page(request.uri().path())
         && !shows(&request, token)
     {
         return Problem::new(StatusCode::UNAUTHORIZED, "show the API token: Authorization: Bearer …").into_response();

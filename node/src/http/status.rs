@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use serde_json::{Map, Value, json};
 use tops_protocol::codec;
-use tops_protocol::engine::{HeadRow, SyncState};
+use tops_protocol::engine::{HeadRow, Place, SyncState};
 use tops_protocol::{Height, target};
 
 use super::{Api, Problem, Query, Reply, decimal, health};
@@ -100,6 +100,10 @@ fn head_json(row: &HeadRow) -> Value {
         head["miner"] = json!(receipt.miner.to_hex());
         head["unit"] = json!(receipt.unit().to_hex());
         head["timestamp_ms"] = json!(receipt.timestamp.0);
+    }
+    if let Some(place) = Place::from_bytes(&row.place) {
+        head["bits"] = json!(place.bits().get());
+        head["attempts"] = decimal(target::work(place.bits().target()));
     }
     head
 }

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, watch};
 use tops_protocol::engine::{Note, View};
-use tops_protocol::{Height, Millis, PublicKey, Root, UnitId};
+use tops_protocol::{Height, Millis, PublicKey, Root, UnitId, target};
+
+use crate::credit::{Credited, FRESH_MS, Meter};
 
 /// Rejections that are remembered for people; the oldest is forgotten.
 pub const REJECTIONS_KEPT: usize = 256;
@@ -286,7 +288,8 @@ struct Inner {
     view: watch::Sender<Option<Arc<NodeView>>>,
     events: broadcast::Sender<Event>,
     reasons: Mutex<BTreeMap<&'static str, u64>>,
-    rejections: Mutex<VecDeque<Rejection>>,
+    rejections: Mutex<(u64, VecDeque<Rejection>)>,
+    credit: Mutex<Meter>,
     ages: Mutex<VecDeque<u64>>,
     hash_rate: Mutex<HashRate>,
     origin: Instant,
@@ -312,6 +315,7 @@ impl Shared {
             events: broadcast::Sender::new(EVENTS_KEPT),
             reasons: Mutex::default(),
             rejections: Mutex::default(),
+            credit: Mutex::default(),
             ages: Mutex::default(),
             hash_rate: Mutex::default(),
             origin: Instant::now(),
@@ -421,7 +425,9 @@ impl Shared {
     pub fn reject(&self, rejection: Rejection) {
         count(&self.0.counters.receipts_rejected);
         *lock(&self.0.reasons).entry(rejection.reason).or_default() += 1;
-        let mut kept = lock(&self.0.rejections);
+        let mut guard = lock(&self.0.rejections);
+        let (total, kept) = &mut *guard;
+        *total += 1;
         if kept.len() == REJECTIONS_KEPT {
             kept.pop_front();
         }
@@ -433,7 +439,19 @@ impl Shared {
     }
     /// The last rejections, newest first.
     pub fn rejections(&self) -> Vec<Rejection> {
-        lock(&self.0.rejections).iter().rev().cloned().collect()
+        lock(&self.0.rejections).1.iter().rev().cloned().collect()
+    }
+    /// How many rejections there were, and of those since the `seen` first the newest, oldest first, at most `limit`.
+    pub fn rejections_since(&self, seen: u64, limit: usize) -> (u64, Vec<Rejection>) {
+        let guard = lock(&self.0.rejections);
+        let (total, kept) = &*guard;
+        let fresh = usize::try_from(total.saturating_sub(seen)).unwrap_or(usize::MAX).min(limit).min(kept.len());
+        (*total, kept.iter().skip(kept.len() - fresh).cloned().collect())
+    }
+
+    /// What the ledger credits by the second.
+    pub fn credited(&self) -> Credited {
+        lock(&self.0.credit).rates(self.uptime().as_secs())
     }
 
     /// Percentiles over the last accepted receipts.
@@ -467,13 +485,23 @@ impl Shared {
                 }
                 ages.push_back(age_ms);
                 drop(ages);
+                if age_ms <= FRESH_MS
+                    && let Some(view) = self.view()
+                {
+                    let attempts = target::work(view.engine.share_target).saturating_to::<u64>() as f64;
+                    let own = miner == self.0.identity.miner;
+                    lock(&self.0.credit).accepted(self.uptime().as_secs(), unit, own, audited, attempts);
+                }
                 self.tell(Event::Share { unit, miner, epoch, head, audited, age_ms });
             }
             Note::Refused { fault } => {
                 let reason = fault.label();
                 self.reject(Rejection { at: now, stage: "contextual", reason, detail: fault.to_string(), peer: None, miner: None });
             }
-            Note::Confirmed { .. } => count(&c.shares_audited),
+            Note::Confirmed { unit } => {
+                count(&c.shares_audited);
+                lock(&self.0.credit).confirmed(&unit);
+            }
             Note::FalseRoot { miner, banned } => {
                 count(&c.false_roots);
                 if banned {

@@ -10,6 +10,7 @@
 //! gets an error, as JSON with one sentence. 256-bit numbers are decimal strings, hashes lower-case hex.
 
 mod devices;
+mod events;
 mod health;
 mod listen;
 mod metrics;
@@ -53,6 +54,8 @@ pub const BODY_MAX: usize = 1024 * 1024;
 pub const REQUESTS_MAX: usize = 64;
 /// Open connections; a further one waits in the system's queue.
 pub const CONNECTIONS_MAX: usize = 256;
+/// Open event streams; a further one gets 503. They take no request's place, but a connection each.
+pub const EVENT_STREAMS_MAX: usize = 32;
 /// A request that takes longer gets 503; it is longer than any recomputation within its cap.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection on which nothing came for so long is closed.
@@ -96,6 +99,7 @@ struct Api(Arc<Inner>);
 struct Inner {
     parts: Parts,
     requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     sensors: Arc<devices::Sensors>,
     metrics: prometheus_client::registry::Registry,
 }
@@ -198,7 +202,8 @@ impl Query {
 pub fn router(parts: Parts) -> Router {
     let sensors = Arc::new(devices::Sensors::new(parts.devices.clone()));
     let metrics = metrics::registry(&parts, sensors.clone());
-    let api = Api(Arc::new(Inner { parts, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), sensors, metrics }));
+    let (requests, streams) = (Arc::new(Semaphore::new(REQUESTS_MAX)), Arc::new(Semaphore::new(EVENT_STREAMS_MAX)));
+    let api = Api(Arc::new(Inner { parts, requests, streams, sensors, metrics }));
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -209,6 +214,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/peers", get(status::peers))
         .route("/v1/devices", get(devices::devices))
         .route("/v1/rejections", get(status::rejections))
+        .route("/v1/events", get(events::events))
         .route("/v1/mining", get(mining::show).post(mining::set))
         .route("/v1/ledger", get(receipts::ledger))
         .route("/v1/outbox", get(receipts::outbox))

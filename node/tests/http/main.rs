@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod events;
+
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
@@ -36,7 +38,7 @@ impl Recompute for Reference {
 const TOKEN: &str = "0123456789abcdef";
 
 fn vectors() -> Vec<Value> {
-    serde_json::from_str(include_str!("../../tests/vectors/receipts.json")).unwrap()
+    serde_json::from_str(include_str!("../../../tests/vectors/receipts.json")).unwrap()
 }
 
 /// A vector's text in signing order.

@@ -78,7 +78,7 @@ pub(super) async fn body(api: &Api) -> Result<Value, Problem> {
         "held": e.held,
         "bans": e.bans,
         "miners": e.miners,
-        "mining": e.mining && !shared.mining_paused(),
+        "mining": e.mining && shared.may_mine(),
         "mining_paused": shared.mining_paused(),
         "sync": sync,
         "peers": view.peers.len(),
@@ -98,6 +98,7 @@ pub(super) async fn body(api: &Api) -> Result<Value, Problem> {
         "rejected": shared.reasons(),
         "device_problem": health::device_problem(shared, &(api.devices)()),
         "store_set_aside": shared.store_set_aside(),
+        "store_problem": shared.store_problem(),
     }))
 }
 

@@ -67,7 +67,7 @@ pub const LAST_ANSWERS: Duration = Duration::from_secs(3);
 /// Rows of a page unless the client asks for fewer or more; the store has its own bound.
 pub const PAGE_DEFAULT: usize = 100;
 
-/// Has a dead letter sent again; resolves to `false` when the node stops.
+/// Has a dead letter sent again, or forgotten; resolves to `false` when the node stops.
 pub type Replay = Arc<dyn Fn(UnitId) -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// What the devices do, asked anew for every answer.
@@ -85,6 +85,8 @@ pub struct Parts {
     pub devices: Devices,
     /// Has dead letters sent again.
     pub replay: Replay,
+    /// Has dead letters forgotten.
+    pub discard: Replay,
     /// Recomputes receipts for `POST /verify`.
     pub checker: Checker,
     /// What clients must show.
@@ -219,6 +221,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/ledger", get(receipts::ledger))
         .route("/v1/outbox", get(receipts::outbox))
         .route("/v1/outbox/replay", post(receipts::replay))
+        .route("/v1/outbox/drop", post(receipts::discard))
         .route("/v1/receipts", get(receipts::list))
         .route("/v1/receipts/{id}", get(receipts::one))
         .route("/verify", post(verify::verify))

@@ -131,6 +131,7 @@ impl Engine {
                 let earns = self.shares.get(&unit).map(|_| self.shares.earns(&unit));
                 self.outbox.replay(&unit, earns, &mut self.ops);
             }
+            Input::Discard { unit } => self.outbox.discard(&unit, &mut self.ops),
             Input::Tick => self.tick(&mut out),
         }
         self.audits.dispatch(&mut out);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::header;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tops_compute::health::Reading;
 use tops_compute::queue::LaneReport;
+use tops_protocol::Millis;
 use tops_protocol::engine::SyncState;
 
 use super::devices::Sensors;
@@ -62,6 +64,11 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64
     ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
+/// Seconds of Unix time; 0: never.
+fn since_epoch(at: Option<Millis>) -> f64 {
+    at.map_or(0.0, |at| at.0 as f64 / 1e3)
+}
+
 impl Collector for NodeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let e = &mut encoder;
@@ -99,7 +106,9 @@ impl Collector for NodeCollector {
             "1 while something is wrong with a device",
             f64::from(u8::from(health::device_problem(&self.shared, &self.sensors.lanes()).is_some())),
         )?;
+        gauge(e, "store_problem", "1 while the store takes nothing", f64::from(u8::from(self.shared.store_stopped())))?;
         self.view(e)?;
+        self.bridge(e)?;
         self.lanes(e)
     }
 }
@@ -133,6 +142,29 @@ impl NodeCollector {
         let mut peers = e.encode_descriptor("peers", "Connected peers", None, MetricType::Gauge)?;
         for (kind, count) in [("node", nodes), ("other", view.peers.len() - nodes)] {
             ConstGauge::new(count as i64).encode(peers.encode_family(&[("kind", kind)])?)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing of what an aggregator that is not there would show.
+    fn bridge(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let bridge = self.shared.bridge();
+        if !bridge.configured {
+            return Ok(());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64());
+        let since = |at: Option<Millis>| at.map_or(0.0, |at| (now - at.0 as f64 / 1e3).max(0.0));
+        for (name, help, value) in [
+            ("bridge_failing_seconds", "How long no try to deliver has come to anything", since(bridge.failing_since)),
+            ("bridge_oldest_due_seconds", "Age of the oldest receipt that is due", since(bridge.oldest_due)),
+            ("bridge_settled_time_seconds", "When the aggregator last took or refused a receipt", since_epoch(bridge.last_settled)),
+        ] {
+            gauge(e, name, help, value)?;
+        }
+        let mut quantiles =
+            e.encode_descriptor("bridge_answer_seconds", "From a request to the end of its answer", None, MetricType::Gauge)?;
+        for (quantile, ms) in [("0.5", bridge.p50_ms), ("0.99", bridge.p99_ms)] {
+            ConstGauge::new(ms as f64 / 1e3).encode(quantiles.encode_family(&[("quantile", quantile)])?)?;
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ mod health;
 mod listen;
 mod metrics;
 mod mining;
+mod process;
 mod receipts;
 mod status;
 mod verify;
@@ -97,7 +98,6 @@ struct Inner {
     parts: Parts,
     requests: Arc<Semaphore>,
     sensors: Arc<devices::Sensors>,
-    metrics: prometheus_client::registry::Registry,
 }
 
 impl std::ops::Deref for Api {
@@ -197,8 +197,7 @@ impl Query {
 /// The routes over these parts.
 pub fn router(parts: Parts) -> Router {
     let sensors = Arc::new(devices::Sensors::new(parts.devices.clone()));
-    let metrics = metrics::registry(&parts, sensors.clone());
-    let api = Api(Arc::new(Inner { parts, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), sensors, metrics }));
+    let api = Api(Arc::new(Inner { parts, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), sensors }));
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

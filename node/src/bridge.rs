@@ -29,6 +29,7 @@ use tops_protocol::engine::OutboxState;
 use tops_store::{OutboxRow, PAGE_MAX, Store};
 use url::{Host, Url};
 
+use crate::driver::Clock;
 use crate::settings::one_line;
 use crate::state::{Shared, count};
 
@@ -180,7 +181,7 @@ impl Bridge {
 
     async fn mark(&self, unit: UnitId, note: String) {
         let store = Arc::clone(&self.store);
-        if let Ok(Err(fault)) = tokio::task::spawn_blocking(move || store.mark_attempt(&unit, &note)).await {
+        if let Ok(Err(fault)) = tokio::task::spawn_blocking(move || store.mark_attempt(&unit, Clock::new().now(), &note)).await {
             tracing::warn!(%fault, "a delivery attempt could not be noted");
         }
     }

@@ -73,6 +73,11 @@ pub enum BridgeWord {
         /// Which.
         unit: UnitId,
     },
+    /// The operator wants it forgotten.
+    Discard {
+        /// Which.
+        unit: UnitId,
+    },
 }
 
 impl From<BridgeWord> for Input {
@@ -80,6 +85,7 @@ impl From<BridgeWord> for Input {
         match word {
             BridgeWord::Delivered { unit, taken } => Self::Delivered { unit, taken },
             BridgeWord::Replay { unit } => Self::Replay { unit },
+            BridgeWord::Discard { unit } => Self::Discard { unit },
         }
     }
 }

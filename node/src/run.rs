@@ -24,7 +24,7 @@ use tops_compute::select::{Selected, Selection};
 use tops_compute::tune::Tuner;
 use tops_protocol::engine::{self, Engine, Mining};
 use tops_protocol::work::v1::AttemptV1;
-use tops_protocol::{Attempt, Height, Root, Text};
+use tops_protocol::{Attempt, Height, Root, Text, UnitId};
 use tops_store::{Store, StoreFault, Writer};
 use tracing::{debug, info, warn};
 
@@ -334,6 +334,14 @@ impl Recompute for Desk {
     }
 }
 
+/// Hands an operator's wish about a unit to the loop.
+fn operator(words: mpsc::Sender<BridgeWord>, word: fn(UnitId) -> BridgeWord) -> http::Replay {
+    Arc::new(move |unit| {
+        let words = words.clone();
+        Box::pin(async move { words.send(word(unit)).await.is_ok() })
+    })
+}
+
 async fn start_http(
     config: &Config,
     store: &Arc<dyn Store>,
@@ -355,10 +363,8 @@ async fn start_http(
         shared: shared.clone(),
         store: Arc::clone(store),
         devices: Arc::new(move || queue.upgrade().map_or_else(Vec::new, |queue| queue.reports())),
-        replay: Arc::new(move |unit| {
-            let words = words.clone();
-            Box::pin(async move { words.send(BridgeWord::Replay { unit }).await.is_ok() })
-        }),
+        replay: operator(words.clone(), |unit| BridgeWord::Replay { unit }),
+        discard: operator(words, |unit| BridgeWord::Discard { unit }),
         checker: Checker::new(Arc::new(Desk(Arc::new(cpu)))),
         token: config.api_token.clone(),
         verify_key: config.verify_key.clone(),

@@ -108,7 +108,9 @@ fn warnings(shared: &Shared, outbox: &OutboxCounts, head_age_secs: u64, spacing_
             all.push(format!("the best head is {head_age_secs} s old"));
         }
     }
+    all.extend(shared.store_problem());
     all.extend(shared.device_problem());
+    all.extend(shared.view().and_then(|view| shared.bridge().dead(view.at)));
     if outbox.dead > 0 {
         all.push(format!("{} receipts were refused by the aggregator", outbox.dead));
     }

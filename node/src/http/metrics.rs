@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
@@ -19,7 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tops_compute::health::Reading;
 use tops_compute::queue::LaneReport;
 use tops_protocol::engine::SyncState;
-use tops_protocol::{NetworkSpec, U256, target};
+use tops_protocol::{Millis, NetworkSpec, U256, target};
 use tops_store::Store;
 
 use super::devices::Sensors;
@@ -143,6 +144,11 @@ fn flag(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
 
+/// Seconds of Unix time.
+fn unix_secs() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |now| now.as_secs_f64())
+}
+
 /// How many attempts meet a target once, in expectation.
 fn attempts(target: U256) -> f64 {
     target::work(target).as_limbs().iter().rev().fold(0.0, |sum, &limb| sum * 2f64.powi(64) + limb as f64)
@@ -175,16 +181,17 @@ impl NodeCollector {
         let shared = &self.shared;
         gauge(e, "uptime", Some(Unit::Seconds), "How long the process runs", shared.uptime().as_secs_f64())?;
         gauge(e, "loop_age", Some(Unit::Seconds), "How long ago the loop turned", shared.since_beat().as_secs_f64())?;
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-        gauge(e, "clock", Some(Unit::Seconds), "This machine's clock in Unix time, to be held against the scraper's", now)?;
+        gauge(e, "clock", Some(Unit::Seconds), "This machine's clock in Unix time, to be held against the scraper's", unix_secs())?;
         let checks = self.checks.iter().map(|(name, passed)| (name.as_str(), flag(*passed)));
         gauges(e, ("ready", None, "1 while a check of /readyz is passed"), "check", checks)?;
         let problem = health::device_problem(shared, &self.sensors.lanes()).is_some();
         gauge(e, "device_problem", None, "1 while something is wrong with a device", flag(problem))?;
+        gauge(e, "store_problem", None, "1 while the store takes nothing", flag(shared.store_stopped()))?;
         gauge(e, "store_set_aside", None, "1 when a damaged store was set aside at start", flag(shared.store_set_aside().is_some()))
     }
 
     fn counters(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let shared = &self.shared;
         for ((name, value), (_, help)) in self.shared.counters().values().into_iter().zip(Counters::help()) {
             counter(e, name, help.trim().trim_end_matches('.'), value)?;
         }
@@ -196,6 +203,10 @@ impl NodeCollector {
         counter(e, "attempts", "Attempts of this node's devices", rate.total)?;
         let windows = [("10s", rate.secs_10), ("60s", rate.secs_60), ("15min", rate.mins_15)];
         gauges(e, ("attempts_per_second", None, "Attempts of this node's devices a second"), "window", windows)?;
+        let (credited, help) =
+            (shared.credited(), "Attempts a second that the accepted shares of the last minute stand for, this node's and everybody's");
+        let whose = [("own", credited.own.secs_60.attempts), ("network", credited.network.secs_60.attempts)];
+        gauges(e, ("credited_attempts_per_second", None, help), "whose", whose)?;
         let help = "From a receipt's timestamp to its acceptance here; a timestamp is that of the search's beginning";
         let ages = self.shared.age_histogram();
         ages.encode(e.encode_descriptor("receipt_age", help, Some(&Unit::Seconds), MetricType::Histogram)?)
@@ -204,7 +215,7 @@ impl NodeCollector {
     fn view(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(view) = self.shared.view() else { return Ok(()) };
         let v = &view.engine;
-        let mining = v.mining && !self.shared.mining_paused();
+        let mining = v.mining && self.shared.may_mine();
         gauge(e, "head_timestamp", Some(Unit::Seconds), "Timestamp of the best head in Unix time", v.tip_time.0 as f64 / 1e3)?;
         for (name, help, value) in [
             ("height", "Height of the best head", v.height.0 as f64),
@@ -220,6 +231,10 @@ impl NodeCollector {
             ("in_step", "1 while no peer has a better chain", flag(v.sync == SyncState::InStep)),
         ] {
             gauge(e, name, None, help, value)?;
+        }
+        if let Some(ms) = v.clock_off_ms {
+            let help = "How far this clock is ahead of the peers' stamps; that of a right clock is the age of fresh receipts";
+            gauge(e, "clock_ahead", Some(Unit::Seconds), help, ms as f64 / 1e3)?;
         }
         let nodes = view.peers.iter().filter(|p| p.node).count();
         let outbound = view.peers.iter().filter(|p| p.outbound).count();
@@ -244,7 +259,27 @@ impl NodeCollector {
             ("void", counts.void as f64),
         ];
         gauges(e, ("outbox", None, "Receipts by their way to the aggregator"), "state", states)?;
-        counter(e, "outbox_evicted", "Receipts that were dropped unsent because the outbox was full or they were too old", counts.evicted)
+        counter(e, "outbox_evicted", "Receipts that were dropped unsent because the outbox was full or they were too old", counts.evicted)?;
+        let bridge = self.shared.bridge();
+        if !bridge.configured {
+            // Nothing of what an aggregator that is not there would show.
+            return Ok(());
+        }
+        let now = unix_secs();
+        let since = |at: Option<Millis>| at.map_or(0.0, |at| (now - at.0 as f64 / 1e3).max(0.0));
+        for (name, help, value) in [
+            ("bridge_failing", "How long no try to deliver has come to anything", since(bridge.failing_since)),
+            ("bridge_oldest_due", "Age of the oldest receipt that is due", since(bridge.oldest_due)),
+            (
+                "bridge_settled_timestamp",
+                "When the aggregator last took or refused a receipt, in Unix time; 0: never",
+                bridge.last_settled.map_or(0.0, |at| at.0 as f64 / 1e3),
+            ),
+        ] {
+            gauge(e, name, Some(Unit::Seconds), help, value)?;
+        }
+        let answers = [("0.5", bridge.p50_ms as f64 / 1e3), ("0.99", bridge.p99_ms as f64 / 1e3)];
+        gauges(e, ("bridge_answer", Some(Unit::Seconds), "From a request to the end of its answer"), "quantile", answers)
     }
 
     fn lanes(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {

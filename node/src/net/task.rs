@@ -986,6 +986,16 @@ impl Task {
             .collect();
         peers.sort_unstable_by_key(|peer| peer.number);
         let listening = self.swarm.listeners().map(|a| a.clone().with_p2p(self.local).unwrap_or_else(|a| a).to_string()).collect();
+        for (name, used, limit) in [
+            ("peers", self.peers.len(), limits::CONNECTIONS_MAX as usize),
+            ("gossip_open", self.messages.len(), limits::OPEN_MESSAGES_MAX),
+            ("publish_waiting", self.outbox.len(), limits::OUTBOX_MAX),
+            ("asks_open", self.asks.len(), limits::OPEN_ASKS_MAX),
+            ("answers_open", self.answers.len(), limits::OPEN_ANSWERS_MAX),
+            ("net_backlog", self.backlog.len(), limits::NET_BACKLOG),
+        ] {
+            self.shared.set_pool(name, used, limit);
+        }
         self.view.send_replace(Arc::new(NetView { peers, listening }));
     }
 }

@@ -4,5 +4,6 @@
 //! conductor. Nothing in here is part of the product.
 
 pub mod aggregator;
+pub mod range;
 pub mod sim;
 pub mod testnet;

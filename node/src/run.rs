@@ -154,6 +154,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             external: config.external_addresses.clone(),
             bootstrap: config.bootstrap.clone(),
             mdns: config.mdns,
+            relay: config.relay,
             remembered: Some(config.data_dir.join(FILE)),
         };
         let (stop, stopped) = watch::channel(false);

@@ -303,6 +303,12 @@ counters! {
     connections_closed,
     /// Peers dropped because they are of another network.
     foreign_peers,
+    /// Peers refused for a while because their score sank too low.
+    peers_sent_away,
+    /// Peers cut off because they kept sending more than anybody needs to.
+    floods_cut_off,
+    /// Direct lines that took the place of relayed ones.
+    punched,
     /// Commits that are flushed.
     commits,
     /// Gossiped receipts and sync's answers that were let go without blame because the store takes nothing.

@@ -18,6 +18,8 @@ mod disk;
 mod journal;
 pub mod memory;
 mod plan;
+#[doc(hidden)]
+pub mod probe;
 pub mod sled;
 mod space;
 pub mod tables;

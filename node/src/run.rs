@@ -39,7 +39,7 @@ use crate::net::remembered::FILE;
 use crate::net::task as net;
 use crate::state::{Identity, Shared};
 use crate::verifier::Verifier;
-use crate::{devices, keys, shutdown};
+use crate::{devices, keys, shutdown, telemetry};
 
 /// The file whose lock says that a process works in a data directory.
 const LOCK: &str = "node.lock";
@@ -154,6 +154,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             external: config.external_addresses.clone(),
             bootstrap: config.bootstrap.clone(),
             mdns: config.mdns,
+            relay: config.relay,
             remembered: Some(config.data_dir.join(FILE)),
         };
         let (stop, stopped) = watch::channel(false);
@@ -193,6 +194,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         stop: stopped,
     };
     let watcher = tokio::spawn(driver::watch_loop(shared.clone()));
+    let minutes = tokio::spawn(telemetry::every_minute(shared.clone(), Arc::clone(&parts.store), config.network.spacing_secs()));
     let ending = stop.clone();
     let all = tokio::spawn(async move {
         let outcome = driver::run(parts).await;
@@ -205,6 +207,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             }
         }
         watcher.abort();
+        minutes.abort();
         // Joining the devices' threads blocks.
         if tokio::task::spawn_blocking(move || drop(queue)).await.is_err() {
             warn!("a device's thread could not be ended");

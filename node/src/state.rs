@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{broadcast, watch};
 use tops_protocol::engine::{Note, View};
 use tops_protocol::{Height, Millis, PublicKey, Root, UnitId, target};
@@ -28,6 +29,9 @@ pub const EVENTS_KEPT: usize = 512;
 pub const BRIDGE_PATIENCE: Duration = Duration::from_secs(60);
 /// A loop that has not turned for so long is stuck: `/healthz` says so.
 pub const STALL: Duration = Duration::from_secs(10);
+
+/// Upper ends of the histogram of receipts' ages, in seconds.
+const AGE_BUCKETS: [f64; 12] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0];
 
 /// Who this node is; fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -255,6 +259,8 @@ counters! {
     receipts_rejected,
     /// Receipts with a false root.
     false_roots,
+    /// Receipts with a false root that are signed with this node's own key.
+    own_false_roots,
     /// Miners banned.
     bans,
     /// Alerts that were false.
@@ -297,6 +303,12 @@ counters! {
     connections_closed,
     /// Peers dropped because they are of another network.
     foreign_peers,
+    /// Peers refused for a while because their score sank too low.
+    peers_sent_away,
+    /// Peers cut off because they kept sending more than anybody needs to.
+    floods_cut_off,
+    /// Direct lines that took the place of relayed ones.
+    punched,
     /// Commits that are flushed.
     commits,
     /// Gossiped receipts and sync's answers that were let go without blame because the store takes nothing.
@@ -335,6 +347,8 @@ struct Inner {
     rejections: Mutex<(u64, VecDeque<Rejection>)>,
     credit: Mutex<Meter>,
     ages: Mutex<VecDeque<u64>>,
+    age_histogram: Histogram,
+    pools: Mutex<BTreeMap<&'static str, (usize, usize)>>,
     hash_rate: Mutex<HashRate>,
     origin: Instant,
     turned_ms: AtomicU64,
@@ -365,6 +379,8 @@ impl Shared {
             rejections: Mutex::default(),
             credit: Mutex::default(),
             ages: Mutex::default(),
+            age_histogram: Histogram::new(AGE_BUCKETS),
+            pools: Mutex::default(),
             hash_rate: Mutex::default(),
             origin: Instant::now(),
             turned_ms: AtomicU64::new(0),
@@ -539,6 +555,19 @@ impl Shared {
         lock(&self.0.credit).rates(self.uptime().as_secs())
     }
 
+    /// Tells how full a bounded pool is. Names are a fixed set of words.
+    pub fn set_pool(&self, name: &'static str, used: usize, limit: usize) {
+        lock(&self.0.pools).insert(name, (used, limit));
+    }
+    /// Bounded pools by name: places taken, and places there are.
+    pub fn pools(&self) -> BTreeMap<&'static str, (usize, usize)> {
+        lock(&self.0.pools).clone()
+    }
+
+    /// Ages of all accepted receipts, in seconds.
+    pub fn age_histogram(&self) -> &Histogram {
+        &self.0.age_histogram
+    }
     /// Percentiles over the last accepted receipts.
     pub fn ages(&self) -> Ages {
         let mut sorted: Vec<u64> = lock(&self.0.ages).iter().copied().collect();
@@ -564,6 +593,7 @@ impl Shared {
                 if audited {
                     count(&c.shares_audited);
                 }
+                self.0.age_histogram.observe(age_ms as f64 / 1e3);
                 let mut ages = lock(&self.0.ages);
                 if ages.len() == AGES_KEPT {
                     ages.pop_front();
@@ -589,6 +619,9 @@ impl Shared {
             }
             Note::FalseRoot { miner, banned } => {
                 count(&c.false_roots);
+                if miner == self.0.identity.miner {
+                    count(&c.own_false_roots);
+                }
                 if banned {
                     count(&c.bans);
                 }

@@ -16,6 +16,7 @@ mod health;
 mod listen;
 mod metrics;
 mod mining;
+mod process;
 mod receipts;
 mod status;
 mod verify;
@@ -104,7 +105,6 @@ struct Inner {
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     sensors: Arc<devices::Sensors>,
-    metrics: prometheus_client::registry::Registry,
 }
 
 impl std::ops::Deref for Api {
@@ -204,9 +204,8 @@ impl Query {
 /// The routes over these parts.
 pub fn router(parts: Parts) -> Router {
     let sensors = Arc::new(devices::Sensors::new(parts.devices.clone()));
-    let metrics = metrics::registry(&parts, sensors.clone());
     let (requests, streams) = (Arc::new(Semaphore::new(REQUESTS_MAX)), Arc::new(Semaphore::new(EVENT_STREAMS_MAX)));
-    let api = Api(Arc::new(Inner { parts, requests, streams, sensors, metrics }));
+    let api = Api(Arc::new(Inner { parts, requests, streams, sensors }));
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

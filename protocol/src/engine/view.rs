@@ -80,3 +80,15 @@ pub struct View {
     /// The peers.
     pub peers: Vec<PeerView>,
 }
+
+impl View {
+    /// The engine's bounded pools: name, places taken, places there are.
+    pub fn pools(&self) -> [(&'static str, usize, usize); 4] {
+        [
+            ("held", self.held, super::held::HELD_TOTAL_MAX),
+            ("undecided", self.undecided, super::audits::UNDECIDED_MAX),
+            ("audits_in_flight", self.audits_in_flight, super::audits::IN_FLIGHT_MAX),
+            ("outbox_unsent", self.outbox.0 + self.outbox.1, super::outbox::OUTBOX_UNSENT_MAX),
+        ]
+    }
+}

@@ -6,6 +6,7 @@ import { assert, check, freePort, launch, Node, PATIENCE_MS, sleep, until } from
 
 const BYTES_MAX = 60_000;
 const FRAME_MAX_MS = 16;
+const RIGHT = "the-token-of-this-test";
 
 const miner = await new Node("miner", await freePort(), ["--alone", "--backend", "cpu"]).start();
 const address = await until("the miner listens", async () => (await miner.get("/v1/status")).node.listening[0]);
@@ -227,10 +228,9 @@ const failed = await check([
   }],
 
   ["the keyboard reaches everything", async () => {
-    await page.evaluate(() => {
-      document.activeElement?.blur();
-      scrollTo(0, 0);
-    });
+    // A fresh page, for the browser remembers where the last click was.
+    await page.reload();
+    await live(page);
     const seen = [];
     for (let i = 0; i < 20; i += 1) {
       await page.keyboard.press("Tab");
@@ -302,9 +302,9 @@ const failed = await check([
 
   [`live updates take under ${FRAME_MAX_MS} ms of script a frame`, async () => {
     await until("a first picture", async () => (await number(page, "height")) > 0);
-    // Other programs share this machine: the best of three runs is the page's own.
-    let best = null;
-    for (let run = 0; run < 3 && (best === null || best.p99 >= FRAME_MAX_MS); run += 1) {
+    // Other programs share this machine. The i-th frame has the same work in every run, so its least time is nearest to the page's own.
+    let least = null;
+    for (let run = 0; run < 3; run += 1) {
       const one = await page.evaluate(async () => {
         const { event, answer, frames, known } = dashboard;
         const hex = () => Array.from({ length: 64 }, () => Math.floor(Math.random() * 16).toString(16)).join("");
@@ -320,31 +320,33 @@ const failed = await check([
           await frame();
         }
         await frame();
-        const costs = frames.slice(start).sort((a, b) => a - b);
-        const at = (q) => costs[Math.min(costs.length - 1, Math.floor(costs.length * q))];
         const rows = (id) => document.querySelectorAll(`#${id} tbody tr:not(.none)`).length;
-        return { n: costs.length, p50: at(0.5), p99: at(0.99), max: costs.at(-1), receipts: rows("receipts"), rejections: rows("rejections"), peers: rows("peers"), nodes: document.querySelectorAll("*").length };
+        return { costs: frames.slice(start, start + 300), receipts: rows("receipts"), rejections: rows("rejections"), peers: rows("peers"), nodes: document.querySelectorAll("*").length };
       });
-      assert(one.n >= 300, `only ${one.n} frames`);
-      assert(one.receipts <= 24 && one.rejections <= 12 && one.peers <= 50 && one.nodes < 3_000, `lists grow: ${JSON.stringify(one)}`);
-      if (best === null || one.p99 < best.p99) best = one;
+      const { costs } = one;
+      assert(costs.length === 300, `only ${costs.length} frames`);
+      assert(one.receipts <= 24 && one.rejections <= 12 && one.peers <= 50 && one.nodes < 3_000, `lists grow: ${JSON.stringify({ ...one, costs: [] })}`);
+      least = costs.map((cost, i) => Math.min(cost, least?.[i] ?? cost));
     }
-    assert(best.p99 < FRAME_MAX_MS, `p99 ${best.p99.toFixed(1)} ms`);
+    const sorted = least.toSorted((a, b) => a - b);
+    const at = (q) => sorted[Math.floor(sorted.length * q)];
+    const words = `p50 ${at(0.5).toFixed(1)} ms, p99 ${at(0.99).toFixed(1)} ms, most ${sorted.at(-1).toFixed(1)} ms over 300 frames of 26 events and an answer each, least of three runs`;
+    assert(at(0.99) < FRAME_MAX_MS, words);
     await page.reload();
     await live(page);
-    return `p50 ${best.p50.toFixed(1)} ms, p99 ${best.p99.toFixed(1)} ms, max ${best.max.toFixed(1)} ms over ${best.n} frames of 26 events each`;
+    return words;
   }],
 
   ["a token is asked for once, by the page and not by the browser", async () => {
-    const guarded = await new Node("guarded", await freePort(), ["--verify-only", "--alone"], "right-token").start();
+    const guarded = await new Node("guarded", await freePort(), ["--verify-only", "--alone"], RIGHT).start();
     assert((await fetch(`${guarded.url}/v1/status`)).status === 401, "the API must be guarded");
     const other = await open(guarded.url, { token: true });
     await other.locator("#token").waitFor();
     assert((await other.locator("#height").innerText()) === "-", "figures without a token");
-    await other.locator("#token-text").fill("wrong-token");
+    await other.locator("#token-text").fill("not-the-right-token");
     await other.keyboard.press("Enter");
     await other.locator("#token-wrong").waitFor();
-    await other.locator("#token-text").fill("right-token");
+    await other.locator("#token-text").fill(RIGHT);
     await other.keyboard.press("Enter");
     await live(other);
     await until("figures", async () => /Verifying dev/.test(await text(other, "sentence")));

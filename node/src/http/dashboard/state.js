@@ -39,24 +39,19 @@ function push(list, item, max) {
 	if (list.length > max) list.splice(0, list.length - max);
 }
 
-function arrival(which, n = 1) {
+function arrival(which) {
 	const second = Math.floor(Date.now() / 1000);
 	let last = known.arrivals.at(-1);
 	if (last === undefined || last[0] !== second) {
 		last = [second, 0, 0];
 		push(known.arrivals, last, ARRIVALS_MAX);
 	}
-	last[which] += n;
+	last[which] += 1;
 	mark("arrivals");
 }
 
 const events = {
 	status(status) {
-		const before = known.status;
-		if (before && before.node.started_at_ms !== status.node.started_at_ms) {
-			// Another process: its counters begin anew.
-			push(known.rates, null, RATES_MAX);
-		}
 		known.status = status;
 		known.ahead = status.at_ms - Date.now();
 		const credited = status.credited.own["60s"];
@@ -64,9 +59,7 @@ const events = {
 		mark("status", "rate", "arrivals");
 	},
 	share(share) {
-		known.receipts.unshift({
-			...share, state: share.audited ? "audited" : "unaudited", at: now(), fresh: true,
-		});
+		known.receipts.unshift({ ...share, state: share.audited ? "audited" : "unaudited", at: now(), fresh: true });
 		if (known.receipts.length > RECEIPTS_MAX) known.receipts.length = RECEIPTS_MAX;
 		arrival(1);
 		mark("receipts");
@@ -109,7 +102,7 @@ const answers = {
 		const fresh = answer.heads.toReversed();
 		const joint = known.heads.findIndex((head) => head.root === fresh[0]?.prev_hash);
 		known.heads = (joint >= 0 ? known.heads.slice(0, joint + 1) : []).concat(fresh).slice(-HEADS_MAX);
-		return joint >= 0 || fresh[0]?.height === 1;
+		return joint >= 0 || answer.next_from === null || fresh.length === HEADS_MAX;
 	},
 	ledger(answer) {
 		known.ledger = answer.ledger;

@@ -90,7 +90,7 @@ export class Table {
 			const main = element("span", column.mono ? "mono" : "");
 			const sub = column.sub && element("small");
 			const bar = column.bar && element("i", "bar");
-			cell.append(...[main, sub, bar].filter(Boolean));
+			cell.append(main, " ", ...[sub, bar].filter(Boolean));
 			row.append(cell);
 			return { cell, main, sub, bar, name };
 		});
@@ -112,17 +112,19 @@ export class Table {
 
 	show(items) {
 		const rows = new Map(items.map((item, i) => [this.key(item, i), item]));
+		const spare = [];
 		for (const [key, row] of this.rows) {
 			if (rows.has(key)) continue;
 			row.remove();
+			spare.push(row);
 			this.rows.delete(key);
 		}
 		let next = this.none.nextSibling;
 		for (const [key, item] of rows) {
 			let row = this.rows.get(key);
 			if (row === undefined) {
-				row = this.row();
-				if (item.fresh) row.className = "fresh";
+				row = spare.pop() ?? this.row();
+				named(row, item.fresh ? "fresh" : "");
 				this.rows.set(key, row);
 			}
 			this.fill(row, item);

@@ -241,7 +241,7 @@ const sections = {
 				list.lastChild.append(element("b"), " ", element("span"));
 			}
 			const item = list.children[i];
-			put(item.firstChild, name);
+			put(item.firstChild, said(name));
 			put(item.lastChild, said(words));
 			item.classList.toggle("trouble", words !== "ok");
 		});

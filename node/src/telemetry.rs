@@ -49,7 +49,7 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
 pub fn start(logging: &Logging) {
     let filter = filter(&logging.level).unwrap_or_else(|_| EnvFilter::new("info"));
     // The library's own complaint about a log that cannot be written would go to the same place, and panic.
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(crate::progress::writer).log_internal_errors(false);
     // The only failure is that a subscriber is there already, which then goes on.
     let _ = match logging.form {
         LogForm::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),

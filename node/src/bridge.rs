@@ -217,7 +217,7 @@ impl Bridge {
 
     async fn mark(&self, unit: UnitId, note: String) {
         let store = Arc::clone(&self.store);
-        if let Ok(Err(fault)) = tokio::task::spawn_blocking(move || store.mark_attempt(&unit, &note)).await {
+        if let Ok(Err(fault)) = tokio::task::spawn_blocking(move || store.mark_attempt(&unit, Clock::new().now(), &note)).await {
             tracing::warn!(%fault, "a delivery attempt could not be noted");
         }
     }

@@ -30,7 +30,9 @@ use tracing::{debug, error, info, warn};
 use crate::auditor::Auditor;
 use crate::miner::Miner;
 use crate::net::codec::RawReply;
-use crate::net::limits::{ANSWER_QUEUE, BRIDGE_WORDS, COMMITS_IN_FLIGHT};
+use crate::net::limits::{
+    ANSWER_QUEUE, AUDIT_RESULTS, BRIDGE_WORDS, COMMITS_IN_FLIGHT, MINER_HITS, NET_COMMANDS, NET_EVENTS, VERIFIER_RESULTS,
+};
 use crate::net::task::{Answered, Net, NetCommand, NetEvent};
 use crate::state::{Event, NodeView, Rejection, Shared, count};
 use crate::verifier::{Task, Verified, Verifier};
@@ -77,6 +79,11 @@ pub enum BridgeWord {
         /// Which.
         unit: UnitId,
     },
+    /// The operator wants it forgotten.
+    Discard {
+        /// Which.
+        unit: UnitId,
+    },
 }
 
 impl From<BridgeWord> for Input {
@@ -84,6 +91,7 @@ impl From<BridgeWord> for Input {
         match word {
             BridgeWord::Delivered { unit, taken } => Self::Delivered { unit, taken },
             BridgeWord::Replay { unit } => Self::Replay { unit },
+            BridgeWord::Discard { unit } => Self::Discard { unit },
         }
     }
 }
@@ -223,7 +231,14 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
                     break;
                 }
             }
-            _ = ticks.tick() => driver.tick(room),
+            _ = ticks.tick() => {
+                driver.shared.set_pool("net_events", events.len(), NET_EVENTS);
+                driver.shared.set_pool("verified", verified.len(), VERIFIER_RESULTS);
+                driver.shared.set_pool("audited", audited.len(), AUDIT_RESULTS);
+                driver.shared.set_pool("hits", found.len(), MINER_HITS);
+                driver.shared.set_pool("bridge_words", bridge.len(), BRIDGE_WORDS);
+                driver.tick(room);
+            }
             Some((audit, outcome)) = audited.recv(), if room => {
                 driver.auditor.finished(audit);
                 driver.input(Input::Audited { audit, outcome });
@@ -515,6 +530,8 @@ impl Driver {
             self.nodes = nodes;
             self.shared.tell(Event::Peers { connected: nodes });
         }
+        self.shared.set_pool("commits", self.then.len(), COMMITS_IN_FLIGHT);
+        self.shared.set_pool("net_commands", NET_COMMANDS.saturating_sub(self.commands.capacity()), NET_COMMANDS);
         self.shared.publish(NodeView {
             at: self.clock.now(),
             engine: self.engine.view(),

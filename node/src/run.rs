@@ -24,7 +24,7 @@ use tops_compute::select::{Selected, Selection};
 use tops_compute::tune::Tuner;
 use tops_protocol::engine::{self, Engine, Mining};
 use tops_protocol::work::v1::AttemptV1;
-use tops_protocol::{Attempt, Height, Root, Text};
+use tops_protocol::{Attempt, Height, Root, Text, UnitId};
 use tops_store::{Store, StoreFault, Writer};
 use tracing::{debug, info, warn};
 
@@ -39,7 +39,7 @@ use crate::net::remembered::FILE;
 use crate::net::task as net;
 use crate::state::{Identity, Shared};
 use crate::verifier::Verifier;
-use crate::{devices, keys, shutdown};
+use crate::{devices, keys, shutdown, telemetry};
 
 /// The file whose lock says that a process works in a data directory.
 const LOCK: &str = "node.lock";
@@ -154,6 +154,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             external: config.external_addresses.clone(),
             bootstrap: config.bootstrap.clone(),
             mdns: config.mdns,
+            relay: config.relay,
             remembered: Some(config.data_dir.join(FILE)),
         };
         let (stop, stopped) = watch::channel(false);
@@ -193,6 +194,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         stop: stopped,
     };
     let watcher = tokio::spawn(driver::watch_loop(shared.clone()));
+    let minutes = tokio::spawn(telemetry::every_minute(shared.clone(), Arc::clone(&parts.store), config.network.spacing_secs()));
     let ending = stop.clone();
     let all = tokio::spawn(async move {
         let outcome = driver::run(parts).await;
@@ -205,6 +207,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             }
         }
         watcher.abort();
+        minutes.abort();
         // Joining the devices' threads blocks.
         if tokio::task::spawn_blocking(move || drop(queue)).await.is_err() {
             warn!("a device's thread could not be ended");
@@ -332,6 +335,14 @@ impl Recompute for Desk {
     }
 }
 
+/// Hands an operator's wish about a unit to the loop.
+fn operator(words: mpsc::Sender<BridgeWord>, word: fn(UnitId) -> BridgeWord) -> http::Replay {
+    Arc::new(move |unit| {
+        let words = words.clone();
+        Box::pin(async move { words.send(word(unit)).await.is_ok() })
+    })
+}
+
 async fn start_http(
     config: &Config,
     store: &Arc<dyn Store>,
@@ -353,10 +364,8 @@ async fn start_http(
         shared: shared.clone(),
         store: Arc::clone(store),
         devices: Arc::new(move || queue.upgrade().map_or_else(Vec::new, |queue| queue.reports())),
-        replay: Arc::new(move |unit| {
-            let words = words.clone();
-            Box::pin(async move { words.send(BridgeWord::Replay { unit }).await.is_ok() })
-        }),
+        replay: operator(words.clone(), |unit| BridgeWord::Replay { unit }),
+        discard: operator(words, |unit| BridgeWord::Discard { unit }),
         checker: Checker::new(Arc::new(Desk(Arc::new(cpu)))),
         token: config.api_token.clone(),
         verify_key: config.verify_key.clone(),

@@ -11,12 +11,12 @@ use tops_protocol::codec::{self, AnyReceipt};
 use tops_protocol::engine::{BanRow, HeadRow, Op, OutboxEntry, OutboxState, ShareRow, Snapshot, StandingRow};
 use tops_protocol::ledger::LedgerRow;
 use tops_protocol::types::NetworkId;
-use tops_protocol::{Height, PublicKey, ReceiptId, Root, UnitId};
+use tops_protocol::{Height, Millis, PublicKey, ReceiptId, Root, UnitId};
 
 use crate::disk::{Changes, Disk, KeyRange, Order, Visit, behind, everything, prefix};
 use crate::journal::{self, Journal};
 use crate::plan::{OutboxBounds, OutboxSums, Plan};
-use crate::tables::{self, FORMAT, FORMAT_KEY, NETWORK_KEY, OUTBOX_SEQ_KEY, OutboxValue, Table};
+use crate::tables::{self, Attempts, FORMAT, FORMAT_KEY, NETWORK_KEY, OUTBOX_SEQ_KEY, OutboxValue, Table};
 use crate::{Cursor, NOTE_MAX, OutboxCounts, OutboxRow, PAGE_MAX, Page, ReceiptFilter, Store, StoreFault};
 
 /// Head rows below this many newest ones are not read at open; their checksums are checked when they are served.
@@ -121,8 +121,8 @@ impl<D: Disk> Cellar<D> {
     }
 
     fn outbox_full(&self, unit: UnitId, row: OutboxValue) -> Result<OutboxRow, StoreFault> {
-        let (attempts, note) = self.read(Table::Attempts, &unit.0, tables::read_attempts)?.unwrap_or_default();
-        Ok(OutboxRow { unit, epoch: row.epoch, state: row.state, text: row.text, attempts, note })
+        let Attempts { count: attempts, at, note } = self.read(Table::Attempts, &unit.0, tables::read_attempts)?.unwrap_or_default();
+        Ok(OutboxRow { unit, epoch: row.epoch, state: row.state, text: row.text, attempts, at, note })
     }
 
     fn commit_all(&self, batches: &[Vec<Op>], kept: &mut Kept) -> Result<(), StoreFault> {
@@ -439,15 +439,15 @@ impl<D: Disk> Store for Cellar<D> {
         *lock(&self.counts)
     }
 
-    fn mark_attempt(&self, unit: &UnitId, note: &str) -> Result<(), StoreFault> {
+    fn mark_attempt(&self, unit: &UnitId, at: Millis, note: &str) -> Result<(), StoreFault> {
         // With commits held back the row cannot leave between the look and the mark.
         let _no_commits = lock(&self.commit);
         if self.read(Table::Outbox, &unit.0, tables::read_outbox)?.is_none() {
             return Ok(());
         }
-        let (count, _) = self.read(Table::Attempts, &unit.0, tables::read_attempts)?.unwrap_or_default();
+        let Attempts { count, .. } = self.read(Table::Attempts, &unit.0, tables::read_attempts)?.unwrap_or_default();
         let note = &note[..note.floor_char_boundary(NOTE_MAX)];
-        let value = tables::attempts_value(unit, count.saturating_add(1), note);
+        let value = tables::attempts_value(unit, count.saturating_add(1), at, note);
         let changes = Changes::from([((Table::Attempts, unit.0.to_vec()), Some(value))]);
         self.watched(self.disk.apply(&changes))
     }

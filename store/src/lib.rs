@@ -18,6 +18,8 @@ mod disk;
 mod journal;
 pub mod memory;
 mod plan;
+#[doc(hidden)]
+pub mod probe;
 pub mod sled;
 mod space;
 pub mod tables;
@@ -29,7 +31,7 @@ use std::str::FromStr;
 
 use tops_protocol::engine::{BanRow, HeadRow, Op, OutboxState, ShareRow, Snapshot, StandingRow};
 use tops_protocol::ledger::LedgerRow;
-use tops_protocol::{Height, PublicKey, ReceiptId, Root, UnitId};
+use tops_protocol::{Height, Millis, PublicKey, ReceiptId, Root, UnitId};
 
 pub use plan::{EVICTIONS_PER_BATCH, OUTBOX_MARKS_MAX};
 pub use space::{RESERVE_BYTES, RESERVE_PART};
@@ -171,7 +173,9 @@ pub struct OutboxRow {
     pub text: String,
     /// Deliveries tried since it is in this state, or before it died.
     pub attempts: u32,
-    /// What came of the last one.
+    /// When the last one was, by the node's clock.
+    pub at: Option<Millis>,
+    /// What came of it.
     pub note: String,
 }
 
@@ -246,8 +250,8 @@ pub trait Store: Send + Sync {
     fn outbox(&self, state: OutboxState, after: Option<&Cursor>, limit: usize) -> Result<Page<OutboxRow>, StoreFault>;
     /// How many rows are in which state; from memory.
     fn outbox_counts(&self) -> OutboxCounts;
-    /// Counts a delivery attempt and keeps its note for people, cut to [`NOTE_MAX`]. Not flushed: a crash may forget it.
-    fn mark_attempt(&self, unit: &UnitId, note: &str) -> Result<(), StoreFault>;
+    /// Counts a delivery attempt and keeps its time and its note for people, cut to [`NOTE_MAX`]. Not flushed: a crash may forget it.
+    fn mark_attempt(&self, unit: &UnitId, at: Millis, note: &str) -> Result<(), StoreFault>;
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@
 //! ledger_by_credit (2^256−1 − credit)[32] ‖ miner   –
 //! outbox           unit[32]                         state u8 ‖ epoch u64 ‖ text form (empty once the aggregator has it)
 //! outbox_by_state  state u8 ‖ epoch u64 BE ‖ unit   –
-//! attempts         unit[32]                         count u32 ‖ note
+//! attempts         unit[32]                         version 2: count u32 ‖ Unix ms of the last u64 ‖ note; version 1 has no time
 //! ```
 //!
 //! Integers in payloads are little-endian; integers in keys and 256-bit ones are big-endian, so that trees are in their order. A value
@@ -32,7 +32,7 @@ use std::fmt;
 use tops_protocol::engine::{BanRow, HeadRow, OutboxState, ShareRow, ShareState, StandingRow};
 use tops_protocol::ledger::LedgerRow;
 use tops_protocol::types::NetworkId;
-use tops_protocol::{Height, PublicKey, Root, U256, UnitId};
+use tops_protocol::{Height, Millis, PublicKey, Root, U256, UnitId};
 
 use crate::StoreFault;
 
@@ -139,8 +139,12 @@ fn checksum(table: Table, key: &[u8], versioned: &[u8]) -> [u8; CHECKSUM] {
 
 /// A payload as it is stored.
 pub(crate) fn seal(table: Table, key: &[u8], payload: &[u8]) -> Vec<u8> {
+    seal_as(VALUE_VERSION, table, key, payload)
+}
+
+fn seal_as(version: u8, table: Table, key: &[u8], payload: &[u8]) -> Vec<u8> {
     let mut value = Vec::with_capacity(1 + payload.len() + CHECKSUM);
-    value.push(VALUE_VERSION);
+    value.push(version);
     value.extend_from_slice(payload);
     let sum = checksum(table, key, &value);
     value.extend_from_slice(&sum);
@@ -149,15 +153,20 @@ pub(crate) fn seal(table: Table, key: &[u8], payload: &[u8]) -> Vec<u8> {
 
 /// The payload of a stored value, if it is whole and belongs here.
 pub(crate) fn unseal<'a>(table: Table, key: &[u8], value: &'a [u8]) -> Result<&'a [u8], StoreFault> {
+    match unseal_any(table, key, value)? {
+        (VALUE_VERSION, payload) => Ok(payload),
+        _ => Err(damaged(table, "has an unknown version")),
+    }
+}
+
+/// The version of a stored value and its payload.
+fn unseal_any<'a>(table: Table, key: &[u8], value: &'a [u8]) -> Result<(u8, &'a [u8]), StoreFault> {
     let split = value.len().checked_sub(CHECKSUM).filter(|n| *n >= 1).ok_or_else(|| damaged(table, "is too short"))?;
     let (versioned, sum) = value.split_at(split);
     if checksum(table, key, versioned) != sum {
         return Err(damaged(table, "fails its checksum"));
     }
-    if versioned[0] != VALUE_VERSION {
-        return Err(damaged(table, "has an unknown version"));
-    }
-    Ok(&versioned[1..])
+    Ok((versioned[0], &versioned[1..]))
 }
 
 /// The format row, whose frame never changes.
@@ -404,17 +413,36 @@ pub(crate) fn read_outbox(key: &[u8], value: &[u8]) -> Result<(UnitId, OutboxVal
     Ok((unit, OutboxValue { state, epoch, text }))
 }
 
+/// Deliveries that were tried.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Attempts {
+    pub(crate) count: u32,
+    /// When the last one was; rows of version 1 do not say.
+    pub(crate) at: Option<Millis>,
+    pub(crate) note: String,
+}
+
+/// The version of `attempts` that says when.
+const ATTEMPTS_VERSION: u8 = 2;
+
 /// A row of `attempts`.
-pub(crate) fn attempts_value(unit: &UnitId, count: u32, note: &str) -> Vec<u8> {
-    seal(Table::Attempts, &unit.0, &[&count.to_le_bytes()[..], note.as_bytes()].concat())
+pub(crate) fn attempts_value(unit: &UnitId, count: u32, at: Millis, note: &str) -> Vec<u8> {
+    let payload = [&count.to_le_bytes()[..], &at.0.to_le_bytes(), note.as_bytes()].concat();
+    seal_as(ATTEMPTS_VERSION, Table::Attempts, &unit.0, &payload)
 }
 
 /// Reads a row of `attempts`.
-pub(crate) fn read_attempts(key: &[u8], value: &[u8]) -> Result<(u32, String), StoreFault> {
-    let mut parts = Parts(unseal(Table::Attempts, key, value)?);
+pub(crate) fn read_attempts(key: &[u8], value: &[u8]) -> Result<Attempts, StoreFault> {
+    let (version, payload) = unseal_any(Table::Attempts, key, value)?;
+    let mut parts = Parts(payload);
     let count = parsed(Table::Attempts, parts.take::<4>().map(|b| u32::from_le_bytes(*b)))?;
+    let at = match version {
+        VALUE_VERSION => None,
+        ATTEMPTS_VERSION => Some(Millis(parsed(Table::Attempts, parts.u64())?)),
+        _ => return Err(damaged(Table::Attempts, "has an unknown version")),
+    };
     let note = parsed(Table::Attempts, std::str::from_utf8(parts.rest()).ok())?.to_owned();
-    Ok((count, note))
+    Ok(Attempts { count, at, note })
 }
 
 /// The network's row.
@@ -554,7 +582,11 @@ mod tests {
                 let row = OutboxValue { state, epoch: b, text: text.clone() };
                 prop_assert_eq!(read_outbox(&a, &outbox_value(&UnitId(a), &row)).unwrap(), (UnitId(a), row));
             }
-            prop_assert_eq!(read_attempts(&a, &attempts_value(&UnitId(a), 7, &text)).unwrap(), (7, text));
+            let attempts = Attempts { count: 7, at: Some(Millis(c)), note: text.clone() };
+            prop_assert_eq!(read_attempts(&a, &attempts_value(&UnitId(a), 7, Millis(c), &text)).unwrap(), attempts.clone());
+            // As the version before wrote it.
+            let older = seal(Table::Attempts, &a, &[&7_u32.to_le_bytes()[..], text.as_bytes()].concat());
+            prop_assert_eq!(read_attempts(&a, &older).unwrap(), Attempts { at: None, ..attempts });
             prop_assert_eq!(read_outbox_seq(&outbox_seq_value(b)).unwrap(), b);
             prop_assert_eq!(read_format(&format_row(b as u32)).unwrap(), b as u32);
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::{NET, accepted, miner, share};
 use tops_protocol::engine::{Op, OutboxState};
 use tops_protocol::types::NetworkId;
-use tops_protocol::{Height, UnitId};
+use tops_protocol::{Height, Millis, UnitId};
 use tops_store::memory::{Fault, MemoryDisk};
 use tops_store::{Store, StoreFault, WRITER_QUEUE, Writer};
 
@@ -73,7 +73,7 @@ fn a_flipped_bit_anywhere_is_noticed_at_open_and_the_outbox_stays() {
         let disk = MemoryDisk::new();
         let store = disk.open(NET).unwrap().store;
         store.commit(&(1..=4).map(|n| accepted(1, n, n)).collect::<Vec<_>>()).unwrap();
-        store.mark_attempt(&share(1, 1, 1).unit, "timeout").unwrap();
+        store.mark_attempt(&share(1, 1, 1).unit, Millis(5), "timeout").unwrap();
         disk.flip_bit(nth, nth * 31);
         drop(store);
         let opened = disk.open(NET).unwrap();

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tops_protocol::engine::{BanRow, HeadRow, Op, OutboxEntry, OutboxState, ShareRow, ShareState, Snapshot, StandingRow};
 use tops_protocol::ledger::LedgerRow;
-use tops_protocol::{Height, PublicKey, Root, U256, UnitId};
+use tops_protocol::{Height, Millis, PublicKey, Root, U256, UnitId};
 use tops_store::memory::MemoryDisk;
 use tops_store::sled::Opened;
 use tops_store::{OutboxRow, ReceiptFilter, Store, StoreFault};
@@ -341,11 +341,22 @@ fn delivery<G: Ground>() {
     store.commit(&[accepted(1, 1, 1), put(OutboxState::Due)]).unwrap();
     // The text outlives the share.
     store.commit(&[vec![Op::DropShare { unit }]]).unwrap();
-    store.mark_attempt(&unit, "503 busy").unwrap();
-    store.mark_attempt(&unit, &"é".repeat(300)).unwrap();
-    store.mark_attempt(&UnitId([9; 32]), "nobody").unwrap();
+    store.mark_attempt(&unit, Millis(6), "503 busy").unwrap();
+    store.mark_attempt(&unit, Millis(7), &"é".repeat(300)).unwrap();
+    store.mark_attempt(&UnitId([9; 32]), Millis(8), "nobody").unwrap();
     let row = store.outbox(OutboxState::Due, None, 10).unwrap().rows.remove(0);
-    assert_eq!(row, OutboxRow { unit, epoch: 1, state: OutboxState::Due, text: receipt.to_text(), attempts: 2, note: "é".repeat(128) });
+    assert_eq!(
+        row,
+        OutboxRow {
+            unit,
+            epoch: 1,
+            state: OutboxState::Due,
+            text: receipt.to_text(),
+            attempts: 2,
+            at: Some(Millis(7)),
+            note: "é".repeat(128)
+        }
+    );
     // Dead letters say why, and can be sent again.
     store.commit(&[put(OutboxState::Dead)]).unwrap();
     assert_eq!(store.outbox(OutboxState::Dead, None, 10).unwrap().rows[0].attempts, 2);

@@ -33,7 +33,8 @@ pub(super) fn device_problem(shared: &Shared, lanes: &[LaneReport]) -> Option<St
     shared.device_problem().or_else(benched)
 }
 
-async fn checks(api: &Api) -> (bool, Map<String, Value>) {
+/// Every check by its name with what it says, and whether all say `ok`.
+pub(super) async fn checks(api: &Api) -> (bool, Map<String, Value>) {
     let shared = &api.shared;
     let ok = "ok".to_owned();
     let turns = match (shared.stopping(), shared.turning()) {

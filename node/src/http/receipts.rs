@@ -11,7 +11,7 @@ use tops_protocol::engine::{OutboxState, ShareRow, ShareState};
 use tops_protocol::{PublicKey, ReceiptId, UnitId};
 use tops_store::{Cursor, PAGE_MAX, ReceiptFilter};
 
-use super::{Api, Problem, Query, Reply, decimal};
+use super::{Api, Problem, Query, Replay, Reply, decimal};
 
 fn state_word(state: ShareState) -> &'static str {
     match state {
@@ -86,8 +86,10 @@ pub(super) async fn one(State(api): State<Api>, id: Result<Path<String>, PathRej
     let (share, outbox, ban) = found.ok_or_else(|| Problem::missing("this node has no such receipt"))?;
     let mut json = share_json(&share, &api.shared.identity().miner);
     json["banned"] = json!(ban.is_some());
-    json["outbox"] =
-        outbox.map_or(Value::Null, |row| json!({ "state": outbox_word(row.state), "attempts": row.attempts, "note": row.note }));
+    json["outbox"] = outbox.map_or(
+        Value::Null,
+        |row| json!({ "state": outbox_word(row.state), "attempts": row.attempts, "at_ms": row.at.map(|at| at.0), "note": row.note }),
+    );
     if let Ok(receipt) = codec::receipt_from_wire(&share.wire) {
         json["text"] = json!(receipt.to_text());
     }
@@ -137,15 +139,20 @@ pub(super) async fn outbox(State(api): State<Api>, RawQuery(raw): RawQuery) -> R
     let rows: Vec<Value> = page
         .rows
         .iter()
-        .map(|row| json!({ "unit": row.unit.to_hex(), "epoch": row.epoch, "state": outbox_word(row.state), "attempts": row.attempts, "note": row.note }))
+        .map(|row| {
+            json!({
+                "unit": row.unit.to_hex(), "epoch": row.epoch, "state": outbox_word(row.state), "attempts": row.attempts,
+                "at_ms": row.at.map(|at| at.0), "note": row.note,
+            })
+        })
         .collect();
     Ok(Json(json!({ "outbox": rows, "next": page.next.map(|c| c.to_string()) })))
 }
 
-/// Which dead letters to send again.
+/// Which dead letters are meant.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub(super) enum Replayed {
+pub(super) enum Which {
     /// One.
     Unit(String),
     /// Every one, if true.
@@ -153,31 +160,41 @@ pub(super) enum Replayed {
 }
 
 /// `POST /v1/outbox/replay` with `{"unit":"<hex>"}` or `{"all":true}`: dead letters become due again, or wait until they earn.
-pub(super) async fn replay(State(api): State<Api>, body: Result<Json<Replayed>, JsonRejection>) -> Reply {
+pub(super) async fn replay(State(api): State<Api>, body: Result<Json<Which>, JsonRejection>) -> Reply {
+    Ok(Json(json!({ "replayed": each_dead(&api, body, &api.replay).await? })))
+}
+
+/// `POST /v1/outbox/drop` with the same bodies: dead letters are forgotten, and counted as `evicted`.
+pub(super) async fn discard(State(api): State<Api>, body: Result<Json<Which>, JsonRejection>) -> Reply {
+    Ok(Json(json!({ "dropped": each_dead(&api, body, &api.discard).await? })))
+}
+
+/// Says something of each dead letter that is meant; how many there were.
+async fn each_dead(api: &Api, body: Result<Json<Which>, JsonRejection>, say: &Replay) -> Result<u64, Problem> {
     let stopping = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping");
-    let mut replayed = 0_u64;
+    let mut said = 0_u64;
     match body {
-        Ok(Json(Replayed::Unit(hex))) => {
+        Ok(Json(Which::Unit(hex))) => {
             let unit = UnitId::from_hex(&hex).map_err(|_| Problem::bad("a unit is 64 lower-case hex digits"))?;
             let row = api.read(move |store| store.outbox_row(&unit)).await?;
             if row.is_none_or(|row| row.state != OutboxState::Dead) {
                 return Err(Problem::missing("there is no dead letter of this unit"));
             }
-            if !(api.replay)(unit).await {
+            if !say(unit).await {
                 return Err(stopping());
             }
-            replayed += 1;
+            said += 1;
         }
-        Ok(Json(Replayed::All(true))) => {
+        Ok(Json(Which::All(true))) => {
             let mut after = None;
             loop {
                 // Rows leave the list while it is read; the cursor keeps its place.
                 let page = api.read(move |store| store.outbox(OutboxState::Dead, after.as_ref(), PAGE_MAX)).await?;
                 for row in page.rows {
-                    if !(api.replay)(row.unit).await {
+                    if !say(row.unit).await {
                         return Err(stopping());
                     }
-                    replayed += 1;
+                    said += 1;
                 }
                 after = page.next;
                 if after.is_none() {
@@ -185,9 +202,9 @@ pub(super) async fn replay(State(api): State<Api>, body: Result<Json<Replayed>, 
                 }
             }
         }
-        Ok(Json(Replayed::All(false))) | Err(_) => {
+        Ok(Json(Which::All(false))) | Err(_) => {
             return Err(Problem::bad("send {\"unit\":\"<64 hex digits>\"} or {\"all\":true} as application/json"));
         }
     }
-    Ok(Json(json!({ "replayed": replayed })))
+    Ok(said)
 }

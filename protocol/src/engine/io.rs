@@ -282,6 +282,11 @@ pub enum Input {
         /// Which unit.
         unit: UnitId,
     },
+    /// The operator wants a dead letter forgotten; any other unit is left as it is.
+    Discard {
+        /// Which unit.
+        unit: UnitId,
+    },
     /// Time passed; at least every 250 ms.
     Tick,
 }
@@ -491,9 +496,9 @@ pub struct ShareRow {
 /// What is known of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StandingRow {
-    /// Accepted shares within retention, ever.
+    /// Accepted shares within retention.
     pub accepted: u64,
-    /// Weight of the shares that this node recomputed.
+    /// Weight of those of them that this node recomputed.
     pub audited_weight: U256,
 }
 
@@ -591,7 +596,7 @@ pub enum Op {
         /// Where it is.
         state: OutboxState,
     },
-    /// Remove a row of the outbox: it fell below retention, or was owed for too long.
+    /// Remove a row of the outbox: it fell below retention, was owed for too long, or is a dead letter that the operator dropped.
     DropOutbox {
         /// Which.
         unit: UnitId,

@@ -134,6 +134,13 @@ impl Outbox {
         self.set(*unit, row, next, ops);
     }
 
+    /// A dead letter is to be forgotten. Its share keeps its state and its credit; it does not enter again, because a share enters once.
+    pub fn discard(&mut self, unit: &UnitId, ops: &mut Vec<Op>) {
+        if self.rows.get(unit).is_some_and(|row| row.state == OutboxState::Dead) {
+            self.drop_row(*unit, ops);
+        }
+    }
+
     /// A ban voids everything of a key: what is owed for a share that only the outbox still knows is owed no more. The table of shares turns the
     /// others.
     pub fn banned(&mut self, miner: &PublicKey, known: impl Fn(&UnitId) -> bool, ops: &mut Vec<Op>) {
@@ -239,5 +246,19 @@ mod tests {
         }
         assert!(matches!(ops[..], [Op::PutOutbox { state: Due, .. }, Op::PutOutbox { state: Waiting, .. }]));
         assert_eq!(outbox.counts(), (1, 2));
+    }
+
+    #[test]
+    fn a_dead_letter_is_dropped_and_nothing_else() {
+        use OutboxState::{Dead, Delivered, Due, Void, Waiting};
+        let mut outbox = outbox(&[(1, 5, Dead), (2, 5, Due), (3, 5, Waiting), (4, 5, Delivered), (5, 5, Void)]);
+        let mut ops = Vec::new();
+        for n in [1, 1, 2, 3, 4, 5, 6] {
+            outbox.discard(&unit(n), &mut ops);
+        }
+        assert!(matches!(ops[..], [Op::DropOutbox { unit: one }] if one == unit(1)));
+        // An answer that comes late finds no row.
+        outbox.delivered(&unit(1), true, Some(true), &mut ops);
+        assert_eq!((ops.len(), outbox.counts()), (1, (1, 1)));
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod events;
+
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
@@ -36,7 +38,7 @@ impl Recompute for Reference {
 const TOKEN: &str = "0123456789abcdef";
 
 fn vectors() -> Vec<Value> {
-    serde_json::from_str(include_str!("../../tests/vectors/receipts.json")).unwrap()
+    serde_json::from_str(include_str!("../../../tests/vectors/receipts.json")).unwrap()
 }
 
 /// A vector's text in signing order.
@@ -59,6 +61,7 @@ struct Server {
     own: PublicKey,
     lanes: Arc<Mutex<Vec<LaneReport>>>,
     replayed: Arc<Mutex<Vec<UnitId>>>,
+    dropped: Arc<Mutex<Vec<UnitId>>>,
 }
 
 async fn server(token: bool) -> Server {
@@ -116,6 +119,8 @@ async fn server(token: bool) -> Server {
     shared.note(&Note::FalseAlert, Millis(9));
     let (lanes, replayed) = (Arc::<Mutex<Vec<LaneReport>>>::default(), Arc::<Mutex<Vec<UnitId>>>::default());
     let (shown, asked) = (Arc::clone(&lanes), Arc::clone(&replayed));
+    let dropped = Arc::<Mutex<Vec<UnitId>>>::default();
+    let forgotten = Arc::clone(&dropped);
     let parts = Parts {
         network,
         shared: shared.clone(),
@@ -125,6 +130,10 @@ async fn server(token: bool) -> Server {
             asked.lock().unwrap().push(unit);
             Box::pin(async { true })
         }),
+        discard: Arc::new(move |unit| {
+            forgotten.lock().unwrap().push(unit);
+            Box::pin(async { true })
+        }),
         checker: Checker::new(Arc::new(Reference)),
         token: token.then(|| Secret::new(TOKEN.into())),
         verify_key: Some(hex::decode(vectors()[3]["public_key"].as_str().unwrap()).unwrap()),
@@ -132,7 +141,7 @@ async fn server(token: bool) -> Server {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(http::serve(listener, http::router(parts), std::future::pending()));
-    Server { base, client: Client::builder().no_proxy().build().unwrap(), shared, own, lanes, replayed }
+    Server { base, client: Client::builder().no_proxy().build().unwrap(), shared, own, lanes, replayed, dropped }
 }
 
 impl Server {
@@ -272,6 +281,33 @@ async fn metrics_are_openmetrics_without_peers() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     assert!(!text.contains("16Uiu2HA") && !text.contains(&server.own.to_hex()));
+    for line in text.lines().filter_map(|line| line.strip_prefix("# UNIT ")) {
+        let (name, unit) = line.split_once(' ').unwrap();
+        assert!(name.ends_with(&format!("_{unit}")), "{line}");
+    }
+    for line in [
+        "# UNIT tops_loop_age_seconds seconds",
+        "# TYPE tops_receipt_age_seconds histogram",
+        "tops_build_info{version=",
+        "tops_ready{check=\"peers\"} 0.0",
+        "tops_outbox{state=\"dead\"} 1",
+        "tops_pool_used{pool=\"held\"} 0.0",
+        "tops_pool_limit{pool=\"held\"} 4096.0",
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
+/// What Prometheus read before OpenMetrics, for who asks for it.
+#[tokio::test]
+async fn metrics_are_told_in_the_older_format_too() {
+    let server = server(false).await;
+    let response = server.client.get(format!("{}/metrics", server.base)).header("accept", "text/plain").send().await.unwrap();
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    let text = response.text().await.unwrap();
+    assert!(text.contains("# TYPE tops_attempts_total counter\ntops_attempts_total 77\n"), "{text}");
+    assert!(!text.contains("# UNIT") && !text.contains("# EOF"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -345,23 +381,26 @@ async fn a_node_without_peers_is_ready_only_where_it_may_work_alone() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_sent_again_on_request() {
+async fn dead_letters_are_sent_again_or_dropped_on_request() {
     let server = server(false).await;
     let unit = Receipt { nonce: Nonce::new(0).unwrap(), ..v2()[0].clone() }.unit();
-    let post = |body: Value| server.client.post(format!("{}/v1/outbox/replay", server.base)).json(&body).send();
-    for (body, status) in [
-        (json!({ "unit": "xyz" }), StatusCode::BAD_REQUEST),
-        (json!({ "all": false }), StatusCode::BAD_REQUEST),
-        (json!({}), StatusCode::BAD_REQUEST),
-        (json!({ "unit": UnitId([1; 32]).to_hex() }), StatusCode::NOT_FOUND),
-    ] {
-        assert_eq!(post(body.clone()).await.unwrap().status(), status, "{body}");
-    }
-    for body in [json!({ "unit": unit.to_hex() }), json!({ "all": true })] {
-        let answer: Value = post(body).await.unwrap().json().await.unwrap();
-        assert_eq!(answer, json!({ "replayed": 1 }));
+    for (verb, word) in [("replay", "replayed"), ("drop", "dropped")] {
+        let post = |body: Value| server.client.post(format!("{}/v1/outbox/{verb}", server.base)).json(&body).send();
+        for (body, status) in [
+            (json!({ "unit": "xyz" }), StatusCode::BAD_REQUEST),
+            (json!({ "all": false }), StatusCode::BAD_REQUEST),
+            (json!({}), StatusCode::BAD_REQUEST),
+            (json!({ "unit": UnitId([1; 32]).to_hex() }), StatusCode::NOT_FOUND),
+        ] {
+            assert_eq!(post(body.clone()).await.unwrap().status(), status, "{verb} {body}");
+        }
+        for body in [json!({ "unit": unit.to_hex() }), json!({ "all": true })] {
+            let answer: Value = post(body).await.unwrap().json().await.unwrap();
+            assert_eq!(answer, json!({ word: 1 }));
+        }
     }
     assert_eq!(*server.replayed.lock().unwrap(), [unit, unit]);
+    assert_eq!(*server.dropped.lock().unwrap(), [unit, unit]);
 }
 
 #[tokio::test]

@@ -28,8 +28,8 @@ const OLD_HEAD_SPACINGS: u64 = 20;
 const OWN: [&str; 4] = ["tops_node", "tops_protocol", "tops_compute", "tops_store"];
 
 /// What libraries may say. The table of peers warns whenever nobody is connected, gossip for each message that a full queue has no room for: the
-/// node says the one better, and counts and repeats the other.
-const LIBRARIES: &str = "warn,libp2p_kad=error,libp2p_gossipsub=error";
+/// node says the one better, and counts and repeats the other. The database's complaints about a disk are the store's, which says what follows.
+const LIBRARIES: &str = "warn,libp2p_kad=error,libp2p_gossipsub=error,sled=off";
 
 /// The filter of a level or of filter directives; the error is half a sentence for an operator.
 pub fn filter(text: &str) -> Result<EnvFilter, String> {

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tops_protocol::engine::{BanRow, HeadRow, Op, OutboxState, ShareRow, Snapshot, StandingRow};
 use tops_protocol::ledger::LedgerRow;
-use tops_protocol::{Height, PublicKey, ReceiptId, Root, UnitId};
+use tops_protocol::{Height, Millis, PublicKey, ReceiptId, Root, UnitId};
 
 use crate::{Cursor, OutboxCounts, OutboxRow, Page, ReceiptFilter, Store, StoreFault};
 
@@ -214,8 +214,8 @@ impl Store for Reopened {
     fn outbox_counts(&self) -> OutboxCounts {
         self.now().map_or_else(|| *lock(&self.counts), |store| store.outbox_counts())
     }
-    fn mark_attempt(&self, unit: &UnitId, note: &str) -> Result<(), StoreFault> {
-        self.read(|store| store.mark_attempt(unit, note))
+    fn mark_attempt(&self, unit: &UnitId, at: Millis, note: &str) -> Result<(), StoreFault> {
+        self.read(|store| store.mark_attempt(unit, at, note))
     }
 }
 

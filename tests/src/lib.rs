@@ -4,7 +4,7 @@
 //! conductor. Nothing in here is part of the product.
 
 pub mod aggregator;
-pub mod range;
 pub mod memnet;
+pub mod range;
 pub mod sim;
 pub mod testnet;

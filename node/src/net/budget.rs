@@ -74,6 +74,7 @@ mod tests {
         let mut budget = Budget::new(10, 10, now);
         assert!(budget.take(30.0, now) && !budget.take(1.0, now));
         assert!(!budget.take(1.0, now + Duration::from_secs(1)));
-        assert!(budget.take(1.0, now + budget.wait(now) + Duration::from_secs(1)));
+        let wait = budget.wait(now);
+        assert!(budget.take(1.0, now + wait + Duration::from_secs(1)));
     }
 }

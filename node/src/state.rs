@@ -123,6 +123,17 @@ pub struct Rejection {
     pub miner: Option<PublicKey>,
 }
 
+/// How full something is that others can fill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool {
+    /// What it is; a fixed set of words.
+    pub name: &'static str,
+    /// How much is in it.
+    pub used: u64,
+    /// How much there can be at most.
+    pub limit: u64,
+}
+
 /// What the event stream tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -301,6 +312,7 @@ struct Inner {
     mining_paused: AtomicBool,
     device_problem: Mutex<Option<String>>,
     store_set_aside: Mutex<Option<String>>,
+    pools: Mutex<Vec<Pool>>,
 }
 
 /// A panic of another thread while it held a list of figures does not make them unreadable.
@@ -326,6 +338,7 @@ impl Shared {
             mining_paused: AtomicBool::new(false),
             device_problem: Mutex::default(),
             store_set_aside: Mutex::default(),
+            pools: Mutex::default(),
         }))
     }
 
@@ -412,6 +425,15 @@ impl Shared {
     /// See [`Shared::set_store_set_aside`].
     pub fn store_set_aside(&self) -> Option<String> {
         lock(&self.0.store_set_aside).clone()
+    }
+
+    /// Replaces how full the network's pools are.
+    pub fn set_pools(&self, pools: Vec<Pool>) {
+        *lock(&self.0.pools) = pools;
+    }
+    /// How full the network's pools are, each with its bound; a second old at most.
+    pub fn pools(&self) -> Vec<Pool> {
+        lock(&self.0.pools).clone()
     }
 
     /// Replaces the rate of this node's own attempts.

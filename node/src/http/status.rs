@@ -89,6 +89,7 @@ pub(super) async fn status(State(api): State<Api>, RawQuery(raw): RawQuery) -> R
         "rejected": shared.reasons(),
         "device_problem": health::device_problem(shared, &(api.devices)()),
         "store_set_aside": shared.store_set_aside(),
+        "pools": shared.pools().iter().map(|p| json!({ "name": p.name, "used": p.used, "limit": p.limit })).collect::<Vec<_>>(),
     })))
 }
 

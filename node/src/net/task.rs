@@ -50,7 +50,7 @@ use super::numbers::Numbers;
 use super::remembered::Remembered;
 use super::ways::{self, Ways};
 use super::{limits, scoring};
-use crate::state::{PeerInfo, Shared, count};
+use crate::state::{PeerInfo, Pool, Shared, count};
 
 /// What the network needs to know of the configuration.
 #[derive(Debug, Clone)]

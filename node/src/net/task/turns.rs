@@ -20,6 +20,7 @@ impl Task {
             self.exchange(now);
             self.ask_relays(now);
             self.publish_view(now);
+            self.publish_pools();
             if now.duration_since(self.written) >= limits::REMEMBER_EVERY {
                 self.written = now;
                 self.remember();
@@ -74,6 +75,32 @@ impl Task {
         for peer in self.peers.keys().copied().collect::<Vec<_>>() {
             self.judge_one(peer);
         }
+    }
+
+    /// How full everything is that a peer can fill.
+    fn publish_pools(&self) {
+        let pool = |name, used: usize, limit: usize| Pool { name, used: used as u64, limit: limit as u64 };
+        let gate = &self.swarm.behaviour().gate;
+        let info = self.swarm.network_info();
+        let lines = info.connection_counters();
+        let incoming = lines.num_established_incoming() as usize;
+        let unanswered = lines.num_pending_incoming() as usize;
+        let waiting = self.events.max_capacity() - self.events.capacity();
+        self.shared.set_pools(vec![
+            pool("connections", lines.num_established() as usize, limits::CONNECTIONS_MAX as usize),
+            pool("connections_incoming", incoming, limits::CONNECTIONS_INCOMING_MAX as usize),
+            pool("handshakes_incoming", unanswered, limits::PENDING_INCOMING_MAX as usize),
+            pool("open_messages", self.messages.len(), limits::OPEN_MESSAGES_MAX),
+            pool("open_answers", self.answers.len(), limits::OPEN_ANSWERS_MAX),
+            pool("open_asks", self.asks.len(), limits::OPEN_ASKS_MAX),
+            pool("outbox", self.outbox.len(), limits::OUTBOX_MAX),
+            pool("events", waiting, limits::NET_EVENTS),
+            pool("commands", self.commands.len(), limits::NET_COMMANDS),
+            pool("backlog", self.backlog.len(), limits::NET_BACKLOG),
+            pool("address_book", self.book.len(), limits::ADDRESS_BOOK_MAX),
+            pool("refused_peers", gate.refused(), limits::REFUSED_MAX),
+            pool("handshake_addresses", gate.knocking(), limits::HANDSHAKES_ADDRESSES),
+        ]);
     }
 
     pub(super) fn publish_view(&mut self, now: Instant) {

@@ -334,6 +334,7 @@ struct Inner {
     reasons: Mutex<BTreeMap<&'static str, u64>>,
     rejections: Mutex<(u64, VecDeque<Rejection>)>,
     credit: Mutex<Meter>,
+    tip: Mutex<(Root, Instant)>,
     ages: Mutex<VecDeque<u64>>,
     hash_rate: Mutex<HashRate>,
     origin: Instant,
@@ -364,6 +365,7 @@ impl Shared {
             reasons: Mutex::default(),
             rejections: Mutex::default(),
             credit: Mutex::default(),
+            tip: Mutex::new((Root([0; 32]), Instant::now())),
             ages: Mutex::default(),
             hash_rate: Mutex::default(),
             origin: Instant::now(),
@@ -401,7 +403,16 @@ impl Shared {
     }
     /// Replaces the view.
     pub fn publish(&self, view: NodeView) {
+        let mut tip = lock(&self.0.tip);
+        if tip.0 != view.engine.tip {
+            *tip = (view.engine.tip, Instant::now());
+        }
+        drop(tip);
         self.0.view.send_replace(Some(Arc::new(view)));
+    }
+    /// How long the best head has been the same, by this process's own count.
+    pub fn tip_age(&self) -> Duration {
+        lock(&self.0.tip).1.elapsed()
     }
 
     /// Follows the events; a reader that lags loses the oldest.

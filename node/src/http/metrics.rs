@@ -47,7 +47,11 @@ pub(super) fn registry(parts: &Parts, sensors: Arc<Sensors>) -> Registry {
     registry
 }
 
-/// `GET /metrics`.
+/// Everything as OpenMetrics.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health",
+    responses((status = 200, description = "OpenMetrics 1.0", body = String, content_type = "application/openmetrics-text"), super::Usual)
+)]
 pub(super) async fn metrics(State(api): State<Api>) -> Response {
     // Sensors may block.
     let encoded = tokio::task::spawn_blocking(move || {

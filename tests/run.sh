@@ -88,5 +88,12 @@ fi
 
 step "the dashboard in a browser"
 tests/browser/run.sh
+step "the HTTP interface is what it says it is"
+# Real nodes against their own description; the time is for each of two.
+if command -v python3 >/dev/null; then
+    tests/api/check --bin-dir "$TOPS_BIN_DIR" --seconds "$([ "$mode" = all ] && echo 60 || echo 20)"
+else
+    left_out "python3 is missing (Debian: apt-get install python3-venv)"
+fi
 
 step "all good"

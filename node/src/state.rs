@@ -346,6 +346,7 @@ struct Inner {
     reasons: Mutex<BTreeMap<&'static str, u64>>,
     rejections: Mutex<(u64, VecDeque<Rejection>)>,
     credit: Mutex<Meter>,
+    tip: Mutex<(Root, Instant)>,
     ages: Mutex<VecDeque<u64>>,
     age_histogram: Histogram,
     pools: Mutex<BTreeMap<&'static str, (usize, usize)>>,
@@ -378,6 +379,7 @@ impl Shared {
             reasons: Mutex::default(),
             rejections: Mutex::default(),
             credit: Mutex::default(),
+            tip: Mutex::new((Root([0; 32]), Instant::now())),
             ages: Mutex::default(),
             age_histogram: Histogram::new(AGE_BUCKETS),
             pools: Mutex::default(),
@@ -417,7 +419,16 @@ impl Shared {
     }
     /// Replaces the view.
     pub fn publish(&self, view: NodeView) {
+        let mut tip = lock(&self.0.tip);
+        if tip.0 != view.engine.tip {
+            *tip = (view.engine.tip, Instant::now());
+        }
+        drop(tip);
         self.0.view.send_replace(Some(Arc::new(view)));
+    }
+    /// How long the best head has been the same, by this process's own count.
+    pub fn tip_age(&self) -> Duration {
+        lock(&self.0.tip).1.elapsed()
     }
 
     /// Follows the events; a reader that lags loses the oldest.

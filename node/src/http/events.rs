@@ -14,17 +14,17 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
 use axum::response::sse::{self, KeepAlive, Sse};
 use futures::stream::{self, Stream};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::status::{self, rejection_json};
-use super::{Api, Problem, Query};
+use super::forms::{Hash, Key, Nothing};
+use super::heads::Rejected;
+use super::{Api, Problem, Query, Usual, status};
 use crate::state::Event;
 
 /// How often a stream tells the status.
@@ -36,15 +36,19 @@ const REJECTIONS_A_LOOK: usize = 16;
 /// A comment is sent when nothing was told for so long, so that a connection that is gone is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// `GET /v1/events`.
+/// What happens, as server-sent events: `status` (the body of `/v1/status`) at the connection and once a second, `head`, `share`,
+/// `acknowledged`, `false_root`, `peers`, `rejection`, and `lagged` for a reader that was too slow. It ends when the node stops.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "node", params(Nothing),
+    responses((status = 200, description = "A stream without an end", body = String, content_type = "text/event-stream"), Usual)
+)]
 pub(super) async fn events(
     State(api): State<Api>,
     RawQuery(raw): RawQuery,
 ) -> Result<Sse<impl Stream<Item = Result<sse::Event, Infallible>>>, Problem> {
-    Query::parse(raw.as_deref(), &[])?;
+    Query::<Nothing>::parse(raw.as_deref())?;
     let place = api.0.streams.clone().try_acquire_owned();
-    let place =
-        place.map_err(|_| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many event streams are open: close one and try again"))?;
+    let place = place.map_err(|_| Problem::busy("too many event streams are open: close one and try again"))?;
     let source = Source::new(api, place);
     let told = stream::unfold(source, |mut source| async move { source.next().await.map(|event| (Ok(event), source)) });
     Ok(Sse::new(told).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("still here")))
@@ -113,8 +117,14 @@ impl Source {
     }
 
     fn told(&mut self, event: &Event) {
-        let (name, data) = words(event);
-        self.tell(name, &data);
+        let name = match event {
+            Event::Head { .. } => "head",
+            Event::Share { .. } => "share",
+            Event::Acknowledged { .. } => "acknowledged",
+            Event::FalseRoot { .. } => "false_root",
+            Event::Peers { .. } => "peers",
+        };
+        self.tell(name, &Data::from(event));
     }
 
     fn rejections(&mut self) {
@@ -124,24 +134,33 @@ impl Source {
         if missed > 0 {
             self.missed(missed);
         }
-        for rejection in &fresh {
-            self.tell("rejection", &rejection_json(rejection));
+        for rejection in fresh {
+            self.tell("rejection", &Rejected::from(rejection));
         }
     }
 }
 
-/// An event's name and data.
-fn words(event: &Event) -> (&'static str, Value) {
-    match event {
-        Event::Head { root, height, undone } => ("head", json!({ "root": root.to_hex(), "height": height.0, "undone": undone })),
-        Event::Share { unit, miner, epoch, head, audited, age_ms } => {
-            let data = json!({
-                "unit": unit.to_hex(), "miner": miner.to_hex(), "epoch": epoch, "head": head, "audited": audited, "age_ms": age_ms,
-            });
-            ("share", data)
+/// An event's data.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Data {
+    Head { root: Hash, height: u64, undone: u64 },
+    Share { unit: Hash, miner: Key, epoch: u64, head: bool, audited: bool, age_ms: u64 },
+    Acknowledged { unit: Hash, head: bool },
+    FalseRoot { miner: Key, banned: bool },
+    Peers { connected: usize },
+}
+
+impl From<&Event> for Data {
+    fn from(event: &Event) -> Self {
+        match *event {
+            Event::Head { root, height, undone } => Self::Head { root: root.into(), height: height.0, undone },
+            Event::Share { unit, miner, epoch, head, audited, age_ms } => {
+                Self::Share { unit: unit.into(), miner: miner.into(), epoch, head, audited, age_ms }
+            }
+            Event::Acknowledged { unit, head } => Self::Acknowledged { unit: unit.into(), head },
+            Event::FalseRoot { miner, banned } => Self::FalseRoot { miner: miner.into(), banned },
+            Event::Peers { connected } => Self::Peers { connected },
         }
-        Event::Acknowledged { unit, head } => ("acknowledged", json!({ "unit": unit.to_hex(), "head": head })),
-        Event::FalseRoot { miner, banned } => ("false_root", json!({ "miner": miner.to_hex(), "banned": banned })),
-        Event::Peers { connected } => ("peers", json!({ "connected": connected })),
     }
 }

@@ -50,7 +50,7 @@ struct NodeCollector {
     store: Arc<dyn Store>,
     sensors: Arc<Sensors>,
     /// The checks of `/readyz`, and whether each is passed.
-    checks: Vec<(String, bool)>,
+    checks: [(&'static str, bool); 8],
 }
 
 impl fmt::Debug for NodeCollector {
@@ -59,15 +59,19 @@ impl fmt::Debug for NodeCollector {
     }
 }
 
-/// `GET /metrics`.
+/// Everything as OpenMetrics, or as the older text format for who asks for that alone.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health",
+    responses((status = 200, description = "OpenMetrics 1.0", body = String, content_type = "application/openmetrics-text"), super::Usual)
+)]
 pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> Response {
-    let (_, checks) = health::checks(&api).await;
+    let checks = health::checks(&api).await;
     let collector = NodeCollector {
         network: api.network.clone(),
         shared: api.shared.clone(),
         store: api.store.clone(),
         sensors: api.0.sensors.clone(),
-        checks: checks.into_iter().map(|(name, said)| (name, said == "ok")).collect(),
+        checks: checks.each(),
     };
     let process = process::Process { started_secs: api.shared.identity().started_at.0 as f64 / 1e3 };
     // Sensors may block.
@@ -182,7 +186,7 @@ impl NodeCollector {
         gauge(e, "uptime", Some(Unit::Seconds), "How long the process runs", shared.uptime().as_secs_f64())?;
         gauge(e, "loop_age", Some(Unit::Seconds), "How long ago the loop turned", shared.since_beat().as_secs_f64())?;
         gauge(e, "clock", Some(Unit::Seconds), "This machine's clock in Unix time, to be held against the scraper's", unix_secs())?;
-        let checks = self.checks.iter().map(|(name, passed)| (name.as_str(), flag(*passed)));
+        let checks = self.checks.iter().map(|(name, passed)| (*name, flag(*passed)));
         gauges(e, ("ready", None, "1 while a check of /readyz is passed"), "check", checks)?;
         let problem = health::device_problem(shared, &self.sensors.lanes()).is_some();
         gauge(e, "device_problem", None, "1 while something is wrong with a device", flag(problem))?;

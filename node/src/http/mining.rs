@@ -4,39 +4,60 @@
 //! origin can send it unasked.
 
 use axum::Json;
-use axum::extract::State;
 use axum::extract::rejection::JsonRejection;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use axum::extract::{RawQuery, State};
+use serde::{Deserialize, Serialize};
 use tracing::info;
+use utoipa::ToSchema;
 
-use super::{Api, Problem, Reply};
+use super::forms::{Nothing, Refusal};
+use super::{Api, Problem, Query, Reply, Usual, body_of};
 
-/// The body of the request.
-#[derive(Debug, Deserialize)]
+/// What the operator wants.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wish {
     paused: bool,
 }
 
-fn state(api: &Api) -> Json<Value> {
-    let job = api.shared.view().is_some_and(|view| view.engine.mining);
-    let paused = api.shared.mining_paused();
-    Json(json!({ "mines": !api.shared.identity().verify_only, "paused": paused, "mining": job && api.shared.may_mine() }))
+/// Whether it mines.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Mining {
+    /// Whether it mines unless told otherwise.
+    mines: bool,
+    /// Whether the operator paused it.
+    paused: bool,
+    /// Whether devices search now.
+    mining: bool,
 }
 
-/// `GET /v1/mining`.
-pub(super) async fn show(State(api): State<Api>) -> Reply {
+fn state(api: &Api) -> Json<Mining> {
+    let job = api.shared.view().is_some_and(|view| view.engine.mining);
+    Json(Mining { mines: !api.shared.identity().verify_only, paused: api.shared.mining_paused(), mining: job && api.shared.may_mine() })
+}
+
+/// Whether this node mines.
+#[utoipa::path(get, path = "/v1/mining", tag = "mining", params(Nothing), responses((status = 200, description = "Whether", body = Mining), Usual))]
+pub(super) async fn show(State(api): State<Api>, RawQuery(raw): RawQuery) -> Reply<Mining> {
+    Query::<Nothing>::parse(raw.as_deref())?;
     Ok(state(&api))
 }
 
-/// `POST /v1/mining` with `{"paused":true}` or `{"paused":false}`.
-pub(super) async fn set(State(api): State<Api>, body: Result<Json<Wish>, JsonRejection>) -> Reply {
-    let Ok(Json(wish)) = body else {
-        return Err(Problem::bad("send {\"paused\":true} or {\"paused\":false} as application/json"));
-    };
+/// Rests mining until told otherwise or restarted. Audits, gossip, sync and the bridge go on.
+#[utoipa::path(
+    post, path = "/v1/mining", tag = "mining", request_body = Wish, params(Nothing),
+    responses(
+        (status = 200, description = "Done", body = Mining),
+        (status = 409, description = "This node only verifies", body = Refusal),
+        (status = 413, description = "The body is too long", body = Refusal),
+        Usual,
+    )
+)]
+pub(super) async fn set(State(api): State<Api>, RawQuery(raw): RawQuery, body: Result<Json<Wish>, JsonRejection>) -> Reply<Mining> {
+    Query::<Nothing>::parse(raw.as_deref())?;
+    let wish = body_of(body, "{\"paused\":true} or {\"paused\":false}")?;
     if api.shared.identity().verify_only {
-        return Err(Problem::bad("this node only verifies: there is no mining to pause"));
+        return Err(Problem::new(axum::http::StatusCode::CONFLICT, "this node only verifies: there is no mining to pause"));
     }
     if api.shared.mining_paused() != wish.paused {
         info!(paused = wish.paused, "mining was paused or resumed over HTTP");

@@ -10,40 +10,49 @@
 //! gets an error, as JSON with one sentence. 256-bit numbers are decimal strings, hashes lower-case hex.
 
 mod dashboard;
+mod closed;
 mod devices;
 mod events;
+mod forms;
+mod heads;
 mod health;
 mod listen;
 mod metrics;
 mod mining;
 mod process;
+mod openapi;
 mod receipts;
+mod schema;
 mod status;
 mod verify;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::{Json, Router};
 use futures::future::BoxFuture;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tops_compute::queue::LaneReport;
-use tops_protocol::{NetworkSpec, U256, UnitId};
+use tops_protocol::{NetworkSpec, UnitId};
 use tops_store::{Store, StoreFault};
+use utoipa::IntoResponses;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
+use self::forms::{Known, LIMIT, Param, Refusal};
 use crate::config::Secret;
 use crate::settings::one_line;
 use crate::state::Shared;
@@ -146,11 +155,14 @@ impl Problem {
     fn own(sentence: String) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, sentence)
     }
+    fn busy(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, sentence)
+    }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, axum::Json(json!({ "error": self.sentence }))).into_response();
+        let mut response = (self.status, Json(Refusal { error: self.sentence })).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
@@ -161,23 +173,57 @@ impl IntoResponse for Problem {
     }
 }
 
-type Reply = Result<axum::Json<Value>, Problem>;
+type Reply<T> = Result<Json<T>, Problem>;
 
-/// A 256-bit number as JSON holds it.
-fn decimal(number: U256) -> Value {
-    json!(number.to_string())
+/// The errors of a path that reads: documented with it.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "its variants are documentation; a Problem is what is answered")]
+enum Usual {
+    /// A parameter or the body is wrong
+    #[response(status = 400)]
+    Bad(Refusal),
+    /// The request comes from a page of another origin, or asks for a host that this node is not
+    #[response(status = 403)]
+    Foreign(Refusal),
+    /// The node's own fault
+    #[response(status = 500)]
+    Own(Refusal),
+    /// The node is starting or stopping, or too much is asked at once
+    #[response(status = 503)]
+    Busy(Refusal),
 }
 
-/// The parameters of a query string. Every one must be known, at most once, and short.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Query(BTreeMap<String, String>);
+/// The errors of a path whose 503 has another body.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "its variants are documentation; a Problem is what is answered")]
+enum Refused {
+    /// A parameter is wrong
+    #[response(status = 400)]
+    Bad(Refusal),
+    /// The request comes from a page of another origin, or asks for a host that this node is not
+    #[response(status = 403)]
+    Foreign(Refusal),
+}
 
-impl Query {
+/// The error of a path that documents its others.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "its variants are documentation; a Problem is what is answered")]
+enum Forbidden {
+    /// The request comes from a page of another origin, or asks for a host that this node is not
+    #[response(status = 403)]
+    Foreign(Refusal),
+}
+
+/// The parameters of a query string. Every one must be known to `P`, there at most once, and short.
+struct Query<P>(BTreeMap<String, String>, PhantomData<P>);
+
+impl<P: Known> Query<P> {
     /// Reads a raw query string.
-    fn parse(raw: Option<&str>, known: &[&str]) -> Result<Self, Problem> {
+    fn parse(raw: Option<&str>) -> Result<Self, Problem> {
         let mut all = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(raw.unwrap_or("").as_bytes()) {
-            if !known.contains(&&*name) {
+            if !P::ALL.iter().any(|param| param.name == name) {
+                let known: Vec<&str> = P::ALL.iter().map(|param| param.name).collect();
                 let known = if known.is_empty() { "none is known here".into() } else { format!("there are {}", known.join(", ")) };
                 return Err(Problem::bad(format!("unknown parameter `{}`: {known}", one_line(&name))));
             }
@@ -185,51 +231,64 @@ impl Query {
                 return Err(Problem::bad("a parameter is there twice"));
             }
         }
-        Ok(Self(all))
+        Ok(Self(all, PhantomData))
     }
 
-    fn get<T>(&self, name: &str, what: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
-        let Some(text) = self.0.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-        parse(text).map(Some).ok_or_else(|| Problem::bad(format!("`{name}` must be {what}")))
+    fn get<T>(&self, param: &Param, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+        let Some(text) = self.0.get(param.name) else { return Ok(None) };
+        parse(text).map(Some).ok_or_else(|| Problem::bad(format!("`{}` must be {}", param.name, param.what)))
     }
 
     fn limit(&self) -> Result<usize, Problem> {
-        let limit = self.get("limit", &format!("a number in 1..={}", tops_store::PAGE_MAX), |t| {
-            t.parse().ok().filter(|n| (1..=tops_store::PAGE_MAX).contains(n))
-        })?;
+        let limit = self.get(&LIMIT, |t| t.parse().ok().filter(|n| (1..=tops_store::PAGE_MAX).contains(n)))?;
         Ok(limit.unwrap_or(PAGE_DEFAULT))
+    }
+}
+
+/// A body that must be JSON by its content type too: no page of another origin can send that unasked.
+fn body_of<T>(body: Result<Json<T>, JsonRejection>, form: &str) -> Result<T, Problem> {
+    match body {
+        Ok(Json(body)) => Ok(body),
+        Err(fault) if fault.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(closed::too_long()),
+        Err(_) => Err(Problem::bad(format!("send {form} as application/json"))),
     }
 }
 
 /// The routes over these parts.
 pub fn router(parts: Parts) -> Router {
     let sensors = Arc::new(devices::Sensors::new(parts.devices.clone()));
+    let token = parts.token.is_some();
     let (requests, streams) = (Arc::new(Semaphore::new(REQUESTS_MAX)), Arc::new(Semaphore::new(EVENT_STREAMS_MAX)));
     let api = Api(Arc::new(Inner { parts, requests, streams, sensors }));
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(metrics::metrics))
-        .route("/v1/status", get(status::status))
-        .route("/v1/head", get(status::head))
-        .route("/v1/heads", get(status::heads))
-        .route("/v1/peers", get(status::peers))
-        .route("/v1/devices", get(devices::devices))
-        .route("/v1/rejections", get(status::rejections))
-        .route("/v1/events", get(events::events))
-        .route("/v1/mining", get(mining::show).post(mining::set))
-        .route("/v1/ledger", get(receipts::ledger))
-        .route("/v1/outbox", get(receipts::outbox))
-        .route("/v1/outbox/replay", post(receipts::replay))
-        .route("/v1/outbox/drop", post(receipts::discard))
-        .route("/v1/receipts", get(receipts::list))
-        .route("/v1/receipts/{id}", get(receipts::one))
-        .route("/verify", post(verify::verify))
+    let (routes, described) = OpenApiRouter::with_openapi(openapi::about())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(status::status))
+        .routes(routes!(heads::head))
+        .routes(routes!(heads::heads))
+        .routes(routes!(heads::peers))
+        .routes(routes!(devices::devices))
+        .routes(routes!(heads::rejections))
+        .routes(routes!(events::events))
+        .routes(routes!(mining::show, mining::set))
+        .routes(routes!(receipts::ledger))
+        .routes(routes!(receipts::outbox))
+        .routes(routes!(receipts::replay))
+        .routes(routes!(receipts::discard))
+        .routes(routes!(receipts::list))
+        .routes(routes!(receipts::one))
+        .routes(routes!(verify::verify))
+        .routes(routes!(openapi::document))
+        .split_for_parts();
+    routes
         .merge(dashboard::routes())
         .fallback(|| async { Problem::missing("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method") })
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(axum::Extension(openapi::Document::new(described, token)))
         .layer(middleware::from_fn_with_state(api.clone(), guard))
+        .layer(middleware::from_fn_with_state(token, closed::close))
         .with_state(api)
 }
 
@@ -246,13 +305,19 @@ async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response
         // Whoever keeps all places busy must not make a supervisor think that the node is dead.
         return next.run(request).await;
     }
+    let path = request.uri().path().to_owned();
     let Ok(_permit) = api.0.requests.clone().try_acquire_owned() else {
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: try again").into_response();
+        return refused(&path, "too many requests at once: try again");
     };
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "this took too long: try again").into_response(),
+        Err(_) => refused(&path, "this took too long: try again"),
     }
+}
+
+/// A 503 in the form of its path.
+fn refused(path: &str, why: &str) -> Response {
+    if path == "/verify" { verify::refuse(StatusCode::SERVICE_UNAVAILABLE, why) } else { Problem::busy(why).into_response() }
 }
 
 /// Whether a request shows the token. Digests are compared, in a time that does not depend on where they differ.

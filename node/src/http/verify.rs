@@ -18,9 +18,10 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
-use serde_json::{Number, json};
+use serde::ser::{SerializeMap, SerializeSeq, Serializer};
+use serde_json::Number;
 use tokio::sync::Semaphore;
 use tops_compute::backend::DeviceFault;
 use tops_protocol::codec::{self, AnyReceipt};
@@ -28,8 +29,10 @@ use tops_protocol::receipt::{ReceiptV1, prehash};
 use tops_protocol::types::INTEGER_LIMIT;
 use tops_protocol::work::v1::{AttemptV1, ShapeV1};
 use tops_protocol::{Attempt, ReceiptId, Root, Text};
+use utoipa::ToSchema;
 
-use super::Api;
+use super::forms::Hash;
+use super::{Api, Forbidden, schema};
 use crate::check::{self, Finding, Recompute, Report};
 use crate::commands::verify::variant_word;
 
@@ -75,7 +78,57 @@ impl Recompute for Capped<'_> {
     }
 }
 
-/// `POST /verify`.
+/// What is answered to a receipt.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Verdict {
+    /// True only for a receipt that was checked whole.
+    ok: bool,
+    /// Null: not checked.
+    sig_ok: Option<bool>,
+    /// Whether recomputation gives the claimed root. Null: not checked, or not reached.
+    root_ok: Option<bool>,
+    /// The key that the signature was checked by.
+    pubkey_hex: Option<String>,
+    /// What was signed: SHA-256 of the receipt's id.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    digest_hex: String,
+    /// `v2`, `v1`, `v1-mixed`; null: none was found that gives the root.
+    work: Option<&'static str>,
+    /// Of a v2 receipt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    unit: Option<Hash>,
+    /// The stage that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    stage: Option<String>,
+    /// Why it is not ok.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<String>,
+}
+
+/// Not a receipt, or nobody could look.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct NoVerdict {
+    /// Always false.
+    ok: bool,
+    /// One sentence.
+    error: String,
+}
+
+/// Whether a receipt is true: its schema, its signature, and its root by recomputation. A v1 receipt is checked by the node's `--verify-key`.
+#[utoipa::path(
+    post, path = "/verify", tag = "verify", request_body = schema::SignedReceipt,
+    responses(
+        (status = 200, description = "What was found", body = Verdict),
+        (status = 400, description = "Not a receipt", body = NoVerdict),
+        (status = 413, description = "The body is too long", body = NoVerdict),
+        (status = 500, description = "The check failed", body = NoVerdict),
+        (status = 503, description = "Too many receipts are waiting, or the node is busy", body = NoVerdict),
+        Forbidden,
+    )
+)]
 pub(super) async fn verify(State(api): State<Api>, body: Result<Bytes, BytesRejection>) -> Response {
     let body = match body {
         Ok(body) => body,
@@ -87,9 +140,7 @@ pub(super) async fn verify(State(api): State<Api>, body: Result<Bytes, BytesReje
         Err(why) => return refuse(StatusCode::BAD_REQUEST, &why),
     };
     let Ok(_place) = api.checker.waiting.clone().try_acquire_owned() else {
-        let mut busy = refuse(StatusCode::SERVICE_UNAVAILABLE, "too many receipts are waiting: try again");
-        busy.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
-        return busy;
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "too many receipts are waiting: try again");
     };
     let Ok(_turn) = api.checker.working.clone().acquire_owned().await else {
         unreachable!("the semaphore is never closed");
@@ -102,8 +153,13 @@ pub(super) async fn verify(State(api): State<Api>, body: Result<Bytes, BytesReje
     }
 }
 
-fn refuse(status: StatusCode, why: &str) -> Response {
-    (status, Json(json!({ "ok": false, "error": why }))).into_response()
+/// An answer without a verdict.
+pub(super) fn refuse(status: StatusCode, why: &str) -> Response {
+    let mut response = (status, Json(NoVerdict { ok: false, error: why.to_owned() })).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
+    }
+    response
 }
 
 /// What is answered to a receipt.
@@ -118,38 +174,49 @@ fn answer(asked: Asked, key: Option<&[u8]>, compute: &dyn Recompute) -> Response
     };
     let digest = hex::encode(prehash(&id));
     match checked {
-        Ok(report) if report.receipt.is_none() => refuse(StatusCode::BAD_REQUEST, report.failed.as_ref().map_or("invalid schema", |(_, why)| why)),
+        Ok(report) if report.receipt.is_none() => {
+            refuse(StatusCode::BAD_REQUEST, report.failed.as_ref().map_or("invalid schema", |(_, why)| why))
+        }
         Ok(report) => Json(verdict(&report, used, digest)).into_response(),
         // Not checked is not true, and not false either.
-        Err(DeviceFault::Unsupported { what }) => {
-            Json(json!({ "ok": false, "sig_ok": null, "root_ok": null, "pubkey_hex": used, "digest_hex": digest, "error": format!("not checked: {what}") })).into_response()
-        }
+        Err(DeviceFault::Unsupported { what }) => Json(Verdict {
+            ok: false,
+            sig_ok: None,
+            root_ok: None,
+            pubkey_hex: used,
+            digest_hex: digest,
+            work: None,
+            unit: None,
+            stage: None,
+            error: Some(format!("not checked: {what}")),
+        })
+        .into_response(),
         Err(fault) => refuse(StatusCode::SERVICE_UNAVAILABLE, &format!("the root could not be checked: {fault}")),
     }
 }
 
-fn verdict(report: &Report, used: Option<String>, digest: String) -> serde_json::Value {
-    let known = |finding| match finding {
-        Finding::Good => json!(true),
-        Finding::Bad => json!(false),
-        Finding::Unchecked | Finding::NotReached => json!(null),
+fn verdict(report: &Report, used: Option<String>, digest: String) -> Verdict {
+    let root_ok = match report.root {
+        Finding::Good => Some(true),
+        Finding::Bad => Some(false),
+        Finding::Unchecked | Finding::NotReached => None,
     };
-    let mut answer = json!({
-        "ok": report.ok(), "sig_ok": report.signature == Finding::Good, "root_ok": known(report.root), "pubkey_hex": used, "digest_hex": digest,
-    });
-    match &report.receipt {
-        Some(AnyReceipt::V2(receipt)) => {
-            answer["work"] = json!("v2");
-            answer["unit"] = json!(receipt.unit().to_hex());
-        }
-        Some(AnyReceipt::V1(_)) => answer["work"] = json!(report.variant.map(variant_word)),
-        None => {}
+    let (work, unit) = match &report.receipt {
+        Some(AnyReceipt::V2(receipt)) => (Some("v2"), Some(receipt.unit().into())),
+        Some(AnyReceipt::V1(_)) => (report.variant.map(variant_word), None),
+        None => (None, None),
+    };
+    Verdict {
+        ok: report.ok(),
+        sig_ok: Some(report.signature == Finding::Good),
+        root_ok,
+        pubkey_hex: used,
+        digest_hex: digest,
+        work,
+        unit,
+        stage: report.failed.as_ref().map(|(stage, _)| stage.to_string()),
+        error: report.failed.as_ref().map(|(_, why)| why.clone()),
     }
-    if let Some((stage, why)) = &report.failed {
-        answer["stage"] = json!(stage.to_string());
-        answer["error"] = json!(why);
-    }
-    answer
 }
 
 /// A body that is a receipt by its form.

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod closed;
 mod events;
+mod million;
+mod ready;
 
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +25,7 @@ use tops_protocol::ledger::LedgerRow;
 use tops_protocol::work::v1::{self, AttemptV1};
 use tops_protocol::work::{self, Weights};
 use tops_protocol::{Attempt, Height, Millis, NetworkSpec, Nonce, PublicKey, Receipt, Root, U256, UnitId};
+use tops_store::Store;
 use tops_store::memory::MemoryDisk;
 
 struct Reference;
@@ -65,9 +69,13 @@ struct Server {
 }
 
 async fn server(token: bool) -> Server {
-    let network = NetworkSpec::dev();
+    serve(small_store(), token).await
+}
+
+/// A few hundred receipts.
+fn small_store() -> Arc<dyn Store> {
     let own = v2()[0].miner;
-    let store = MemoryDisk::new().open(network.id()).unwrap().store;
+    let store = MemoryDisk::new().open(NetworkSpec::dev().id()).unwrap().store;
     let mut ops = Vec::new();
     for (i, receipt) in
         v2().into_iter().flat_map(|r| (0..100).map(move |i| Receipt { nonce: Nonce::new(i).unwrap(), ..r.clone() })).enumerate()
@@ -91,18 +99,13 @@ async fn server(token: bool) -> Server {
         state: OutboxState::Dead,
     });
     store.commit(&[ops]).unwrap();
-    let shared = Shared::new(Identity {
-        peer_id: "16Uiu2HA".into(),
-        miner: own,
-        device_did: "did:key:z1".into(),
-        agent: "tops-node/test".into(),
-        network_name: "dev".into(),
-        verify_only: false,
-        alone: false,
-        started_at: Millis(1),
-    });
+    store
+}
+
+/// A view of a node that has just begun.
+fn view() -> NodeView {
     let engine = Engine::new(Config {
-        network: network.clone(),
+        network: NetworkSpec::dev(),
         mining: None,
         alone: true,
         light: false,
@@ -113,7 +116,23 @@ async fn server(token: bool) -> Server {
         checkpoints: Vec::new(),
         secret: [0; 32],
     });
-    shared.publish(NodeView { at: Millis(5), engine: engine.view(), peers: Vec::new(), listening: vec!["/ip4/127.0.0.1/tcp/1".into()] });
+    NodeView { at: Millis(5), engine: engine.view(), peers: Vec::new(), listening: vec!["/ip4/127.0.0.1/tcp/1".into()] }
+}
+
+async fn serve(store: Arc<dyn Store>, token: bool) -> Server {
+    let network = NetworkSpec::dev();
+    let own = v2()[0].miner;
+    let shared = Shared::new(Identity {
+        peer_id: "16Uiu2HA".into(),
+        miner: own,
+        device_did: "did:key:z1".into(),
+        agent: "tops-node/test".into(),
+        network_name: "dev".into(),
+        verify_only: false,
+        alone: false,
+        started_at: Millis(1),
+    });
+    shared.publish(view());
     shared.beat();
     shared.set_hash_rate(HashRate { secs_10: 10.0, secs_60: 5.0, mins_15: 1.0, total: 77 });
     shared.note(&Note::FalseAlert, Millis(9));
@@ -331,7 +350,7 @@ async fn slow_clients_do_not_hide_the_pulse() {
     let mut slow = Vec::new();
     for _ in 0..http::REQUESTS_MAX {
         let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
-        let head = b"POST /verify HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{";
+        let head = b"POST /verify HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{";
         tokio::io::AsyncWriteExt::write_all(&mut socket, head).await.unwrap();
         slow.push(socket);
     }

@@ -38,7 +38,11 @@ function timed(work) {
 	}
 }
 
-const event = (name, data) => timed(() => take(name, data));
+function event(name, data) {
+	timed(() => take(name, data));
+	// A node that catches up tells many; the next second asks for the rest.
+	if (name === "head" && performance.now() - headsAt > 500) void heads(HEADS_A_ROUND);
+}
 
 async function round(name, path) {
 	try {
@@ -51,9 +55,11 @@ async function round(name, path) {
 }
 
 let asking = false;
+let headsAt = 0;
 async function heads(n) {
 	if (asking) return;
 	asking = true;
+	headsAt = performance.now();
 	wanted.heads = false;
 	if (!(await round("heads", `/v1/heads?limit=${n}`))) await round("heads", `/v1/heads?limit=${HEADS_MAX}`);
 	asking = false;

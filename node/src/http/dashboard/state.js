@@ -5,7 +5,7 @@
 export const RECEIPTS_MAX = 24;
 /** Turned-away receipts shown. */
 export const REJECTIONS_MAX = 12;
-/** Rows of a table of peers or miners; the rest is told as a number. */
+/** Rows of other tables; the rest is told as a number. */
 export const ROWS_MAX = 50;
 /** Heads in the plots. */
 export const HEADS_MAX = 90;
@@ -87,7 +87,7 @@ const events = {
 	},
 };
 
-/** Lists that an event made stale; whoever asks the node clears the word. */
+/** Lists that an event made stale. */
 export const wanted = { heads: false, peers: false, ledger: false };
 
 /** Takes an event of the stream. Names that are not known are of a newer node, and are nothing to this page. */

@@ -151,7 +151,7 @@ const failed = await check([
     const shown = Object.fromEntries(cells);
     const { health } = devices[0];
     for (const [head, value] of [["Power", health.power_watts], ["Temperature", health.temperature_celsius], ["Memory", health.memory_used_bytes], ["Clock", health.clock_mhz]]) {
-      assert((value === null) === (shown[head] === "-"), `${head}: the API says ${value}, the page ${shown[head]}`);
+      assert(((value ?? null) === null) === (shown[head] === "-"), `${head}: the API says ${value}, the page ${shown[head]}`);
     }
     return JSON.stringify(shown);
   }],

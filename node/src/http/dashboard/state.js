@@ -102,11 +102,11 @@ const answers = {
 		const fresh = answer.heads.toReversed();
 		const joint = known.heads.findIndex((head) => head.root === fresh[0]?.prev_hash);
 		known.heads = (joint >= 0 ? known.heads.slice(0, joint + 1) : []).concat(fresh).slice(-HEADS_MAX);
-		return joint >= 0 || answer.next_from === null || fresh.length === HEADS_MAX;
+		return joint >= 0 || !answer.next_from || fresh.length === HEADS_MAX;
 	},
 	ledger(answer) {
 		known.ledger = answer.ledger;
-		known.ledgerMore = answer.next !== null;
+		known.ledgerMore = Boolean(answer.next);
 	},
 	rejections(answer) {
 		known.rejections = answer.last.slice(0, REJECTIONS_MAX);

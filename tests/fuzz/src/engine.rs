@@ -29,6 +29,8 @@ const IN_FLIGHT: usize = 64;
 const HELD: usize = 4_096;
 /// Own questions that one peer has open at most, far above what an honest engine needs.
 const OPEN_ASKS_PER_PEER: usize = 64;
+/// The engine counts a question as failed after 15 s; no network answers it later.
+const ASK_GONE_MS: u64 = 15_000;
 /// After so long every gossip message has its verdict: 9 s for an audit, 3 s on hold before it.
 const SETTLED_MS: u64 = 12_500;
 
@@ -160,7 +162,8 @@ struct Run<'a> {
     up: BTreeSet<Peer>,
     audits: Vec<(AuditId, Attempt)>,
     drafts: VecDeque<Draft>,
-    asks: Vec<(Peer, AskId, Query)>,
+    /// Questions to peers without an answer, and when they were asked.
+    asks: Vec<(Peer, AskId, Query, Millis)>,
     asked: BTreeSet<AskId>,
     /// Messages without a verdict, and when they came.
     open: BTreeMap<Message, Millis>,
@@ -332,14 +335,14 @@ impl<'a> Run<'a> {
             }
             Step::Honest { which, height } => {
                 if !self.asks.is_empty() {
-                    let (peer, ask, query) = self.asks.swap_remove(usize::from(which) % self.asks.len());
+                    let (peer, ask, query, _) = self.asks.swap_remove(usize::from(which) % self.asks.len());
                     let reply = self.honest(&query, usize::from(height) * MAIN / 255);
                     self.give(Input::Reply { peer, ask, reply });
                 }
             }
             Step::Reply { which, reply } => {
                 if !self.asks.is_empty() {
-                    let (peer, ask, _) = self.asks.swap_remove(usize::from(which) % self.asks.len());
+                    let (peer, ask, ..) = self.asks.swap_remove(usize::from(which) % self.asks.len());
                     let reply = self.said(reply);
                     self.give(Input::Reply { peer, ask, reply });
                 }
@@ -347,7 +350,7 @@ impl<'a> Run<'a> {
             Step::Stray { peer, ask, reply } => {
                 let (peer, reply) = (self.peer(peer), self.said(reply));
                 let ask = AskId(u64::from(ask));
-                self.asks.retain(|(to, open, _)| (*to, *open) != (peer, ask));
+                self.asks.retain(|(to, open, ..)| (*to, *open) != (peer, ask));
                 self.give(Input::Reply { peer, ask, reply });
             }
             Step::Delivered { pick, taken } => self.give(Input::Delivered { unit: self.pick(pick).unit(), taken }),
@@ -360,8 +363,9 @@ impl<'a> Run<'a> {
 
     fn tick(&mut self, ms: u64) {
         self.now = self.now.plus(ms);
-        self.give(Input::Tick);
         let now = self.now;
+        self.asks.retain(|(.., since)| now.since(*since) < ASK_GONE_MS);
+        self.give(Input::Tick);
         if let Some((message, since)) = self.open.iter().find(|(_, since)| now.since(**since) > SETTLED_MS) {
             panic!("message {message:?} of {since:?} has no verdict at {now:?}");
         }
@@ -551,9 +555,9 @@ impl<'a> Run<'a> {
                     Query::HeadsByRoot { roots } => assert!((1..=ROOTS_PER_ASK).contains(&roots.len())),
                     Query::Status { .. } | Query::Shares { .. } | Query::Bans { .. } => {}
                 }
-                self.asks.push((peer, ask, query));
-                let open = self.asks.iter().filter(|(to, ..)| *to == peer).count();
-                assert!(open <= OPEN_ASKS_PER_PEER, "{open} questions are open with one peer");
+                self.asks.push((peer, ask, query, self.now));
+                let open: Vec<&Query> = self.asks.iter().filter(|(to, ..)| *to == peer).map(|(_, _, query, _)| query).collect();
+                assert!(open.len() <= OPEN_ASKS_PER_PEER, "{} questions are open with one peer: {open:?}", open.len());
             }
             Output::Answer { answer, with } => {
                 let query = self.unanswered.remove(&answer).expect("one answer a question");

@@ -59,8 +59,24 @@ impl Node {
     fn start(dir: &Path, aggregator: &str) -> Self {
         let dir = dir.to_str().unwrap();
         let mut child = command(&[
-            "--network", "dev", "--data-dir", dir, "--http", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0", "--backend", "cpu", "--api-token", TOKEN,
-            "--aggregator-url", aggregator, "--bridge-depth", "0", "--log", "json",
+            "--network",
+            "dev",
+            "--data-dir",
+            dir,
+            "--http",
+            "127.0.0.1:0",
+            "--listen",
+            "/ip4/127.0.0.1/tcp/0",
+            "--backend",
+            "cpu",
+            "--api-token",
+            TOKEN,
+            "--aggregator-url",
+            aggregator,
+            "--bridge-depth",
+            "0",
+            "--log",
+            "json",
         ])
         .spawn()
         .unwrap();
@@ -165,8 +181,22 @@ fn slow_a_running_node_is_asked_and_its_dead_letters_are_listed_dropped_and_repl
     let data = dir.path().to_str().unwrap().to_owned();
     let doctor = |http: &str| {
         let output = tops(&[
-            "doctor", "--network", "dev", "--data-dir", &data, "--http", http, "--api-token", TOKEN, "--listen", "/ip4/127.0.0.1/tcp/0", "--backend",
-            "cpu", "--aggregator-url", &url, "--json",
+            "doctor",
+            "--network",
+            "dev",
+            "--data-dir",
+            &data,
+            "--http",
+            http,
+            "--api-token",
+            TOKEN,
+            "--listen",
+            "/ip4/127.0.0.1/tcp/0",
+            "--backend",
+            "cpu",
+            "--aggregator-url",
+            &url,
+            "--json",
         ]);
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
         assert_eq!(output.status.code(), Some(i32::from(answer["ok"] == false)), "{answer}");
@@ -289,7 +319,10 @@ fn the_doctor_reaches_a_real_peer() {
     let address = format!("{}/p2p/{}", listening.split("/p2p/").next().unwrap(), node.peer);
     let data = other.path().to_str().unwrap();
     let (checks, code) = examined(&["--data-dir", data, "--bootstrap", &address], &[]);
-    assert!(code == Some(0) && checks.iter().any(|c| c["about"] == "peers" && c["found"].as_str().unwrap().contains("answers")), "{checks:#?}");
+    assert!(
+        code == Some(0) && checks.iter().any(|c| c["about"] == "peers" && c["found"].as_str().unwrap().contains("answers")),
+        "{checks:#?}"
+    );
     // Another peer than the one that is named answers there.
     let wrong = address.replace(&node.peer, "16Uiu2HAmGKcBQTvzdoUfrcuGtKPnpJsKwYyqJ4Qdqq9qkFUDVKoP");
     if wrong.parse::<libp2p::Multiaddr>().is_ok() {

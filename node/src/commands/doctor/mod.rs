@@ -93,7 +93,13 @@ pub fn run(layers: &Layers) -> Result<Answer, Failure> {
     let config = match Config::new(layers) {
         Ok(config) => config,
         // Nothing else can be looked at without it.
-        Err(fault) => return Ok(answer(&[fail("configuration", fault.0, "mend it: `tops-node config` shows what is in force and where it came from")])),
+        Err(fault) => {
+            return Ok(answer(&[fail(
+                "configuration",
+                fault.0,
+                "mend it: `tops-node config` shows what is in force and where it came from",
+            )]));
+        }
     };
     let mut checks = vec![ok("configuration", format!("network {} ({})", config.network_name, config.network.tag().to_hex()))];
     let (other, said) = other(&config);
@@ -130,8 +136,12 @@ fn other(config: &Config) -> (Other, Vec<Check>) {
     let Ok(node) = Node::at(address, config.api_token.clone(), NODE_PATIENCE) else { return silent("no client could be made".into()) };
     let (status, ready) = match (node.look("/v1/status"), node.look("/readyz")) {
         (Ok((StatusCode::OK, status)), Ok((_, ready))) if status["network"]["id"].is_string() => (status, ready),
-        (Ok((StatusCode::UNAUTHORIZED, _)), _) => return silent("it wants its API token: give it with --api-token or TOPS_API_TOKEN".into()),
-        (Ok((_, body)), _) => return silent(format!("it says: {}", one_line(body["error"].as_str().unwrap_or("nothing that a node says")))),
+        (Ok((StatusCode::UNAUTHORIZED, _)), _) => {
+            return silent("it wants its API token: give it with --api-token or TOPS_API_TOKEN".into());
+        }
+        (Ok((_, body)), _) => {
+            return silent(format!("it says: {}", one_line(body["error"].as_str().unwrap_or("nothing that a node says"))));
+        }
         (Err(fault), _) => return silent(fault.to_string()),
     };
     let id = config.network.id().to_hex();

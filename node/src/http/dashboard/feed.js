@@ -25,7 +25,7 @@ export function setToken(text) {
 	keep(text);
 }
 
-/** Kept until the tab is closed, where the browser lets pages keep anything. */
+/** Until the tab is closed, where the browser keeps anything. */
 function keep(text) {
 	try {
 		if (text) sessionStorage.setItem(TOKEN, text);

@@ -4,7 +4,7 @@ import { again, ask, follow, Refused, setToken, token } from "./feed.js";
 import { changed, HEADS_MAX, known, learn, RECEIPTS_MAX, ROWS_MAX, setLink, take, wanted } from "./state.js";
 import { draw } from "./view.js";
 
-/** Script times of frames, ms, for whoever measures; the oldest goes. */
+/** Script times of frames that are kept, ms. */
 const FRAMES_MAX = 4_096;
 /** Heads that are asked for when one is new; a gap is asked for whole. */
 const HEADS_A_ROUND = 8;
@@ -38,7 +38,11 @@ function timed(work) {
 	}
 }
 
-const event = (name, data) => timed(() => take(name, data));
+function event(name, data) {
+	timed(() => take(name, data));
+	// A node that catches up tells many; the next second asks for the rest.
+	if (name === "head" && performance.now() - headsAt > 500) void heads(HEADS_A_ROUND);
+}
 
 async function round(name, path) {
 	try {
@@ -51,14 +55,16 @@ async function round(name, path) {
 }
 
 let asking = false;
+let headsAt = 0;
 async function heads(n) {
 	if (asking) return;
 	asking = true;
+	headsAt = performance.now();
 	wanted.heads = false;
 	if (!(await round("heads", `/v1/heads?limit=${n}`))) await round("heads", `/v1/heads?limit=${HEADS_MAX}`);
 	asking = false;
 }
-/** What is asked for in rounds: where, and every how many seconds. What an event makes stale is asked for with the next second. */
+/** What is asked for: where, and every how many seconds. What an event made stale is asked for with the next second. */
 const LISTS = {
 	checks: ["/readyz", 3],
 	peers: ["/v1/peers", 5],
@@ -160,5 +166,5 @@ theme.addEventListener("click", () => {
 	localStorage.setItem("tops-theme", chosen);
 });
 
-// For those who measure and test: the way of an event and of an answer into the page, and what frames cost.
+// For tests: the way into the page, and what frames cost.
 globalThis.dashboard = Object.freeze({ event, answer: (name, body) => timed(() => learn(name, body)), frames, known });

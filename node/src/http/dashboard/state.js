@@ -5,7 +5,7 @@
 export const RECEIPTS_MAX = 24;
 /** Turned-away receipts shown. */
 export const REJECTIONS_MAX = 12;
-/** Rows of a table of peers or miners; the rest is told as a number. */
+/** Rows of other tables; the rest is told as a number. */
 export const ROWS_MAX = 50;
 /** Heads in the plots. */
 export const HEADS_MAX = 90;
@@ -87,7 +87,7 @@ const events = {
 	},
 };
 
-/** Lists that an event made stale; whoever asks the node clears the word. */
+/** Lists that an event made stale. */
 export const wanted = { heads: false, peers: false, ledger: false };
 
 /** Takes an event of the stream. Names that are not known are of a newer node, and are nothing to this page. */
@@ -102,11 +102,11 @@ const answers = {
 		const fresh = answer.heads.toReversed();
 		const joint = known.heads.findIndex((head) => head.root === fresh[0]?.prev_hash);
 		known.heads = (joint >= 0 ? known.heads.slice(0, joint + 1) : []).concat(fresh).slice(-HEADS_MAX);
-		return joint >= 0 || answer.next_from === null || fresh.length === HEADS_MAX;
+		return joint >= 0 || !answer.next_from || fresh.length === HEADS_MAX;
 	},
 	ledger(answer) {
 		known.ledger = answer.ledger;
-		known.ledgerMore = answer.next !== null;
+		known.ledgerMore = Boolean(answer.next);
 	},
 	rejections(answer) {
 		known.rejections = answer.last.slice(0, REJECTIONS_MAX);

@@ -186,8 +186,7 @@ const sections = {
 		const n = heads.length;
 		sections.tip();
 		if (n === 0) return;
-		const tip = heads[n - 1];
-		const from = heads[0];
+		const [from, tip] = [heads[0], heads[n - 1]];
 		write("chain-words", `last ${many(n, "head")}, ${count(heads.filter((head) => isOwn(head.miner)).length)} by this node`);
 
 		const up = scale(from.height, tip.height);
@@ -203,8 +202,8 @@ const sections = {
 		tell("spacing", "Spacing", `median ${unit(sorted[n >> 1], "s", 1)}, aim ${unit(aim, "s")}`);
 
 		const hard = heads.map((head) => Number(head.attempts));
-		const [low, high] = [Math.min(...hard), Math.max(...hard)];
-		const path = steps(hard.map(scale(low * 0.9, high * 1.05)));
+		if (!hard.every(Number.isFinite)) return;
+		const path = steps(hard.map(scale(Math.min(...hard) * 0.9, Math.max(...hard) * 1.05)));
 		plots.difficulty.draw({ fill: `${path}V100H0Z`, proof: path });
 		tell("difficulty", "Difficulty, attempts a head", `${si(hard[0])}, now ${si(hard[n - 1])}`);
 	},

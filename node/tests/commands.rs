@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -59,8 +60,24 @@ impl Node {
     fn start(dir: &Path, aggregator: &str) -> Self {
         let dir = dir.to_str().unwrap();
         let mut child = command(&[
-            "--network", "dev", "--data-dir", dir, "--http", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0", "--backend", "cpu", "--api-token", TOKEN,
-            "--aggregator-url", aggregator, "--bridge-depth", "0", "--log", "json",
+            "--network",
+            "dev",
+            "--data-dir",
+            dir,
+            "--http",
+            "127.0.0.1:0",
+            "--listen",
+            "/ip4/127.0.0.1/tcp/0",
+            "--backend",
+            "cpu",
+            "--api-token",
+            TOKEN,
+            "--aggregator-url",
+            aggregator,
+            "--bridge-depth",
+            "0",
+            "--log",
+            "json",
         ])
         .spawn()
         .unwrap();
@@ -69,7 +86,7 @@ impl Node {
         while http.is_none() || peer.is_none() {
             let line = log.next().expect("the node ended").unwrap();
             let line: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("a log line is no JSON: {line}"));
-            http = http.or(line["address"].as_str().map(str::to_owned));
+            http = http.or(line["address"].as_str().filter(|_| line["message"] == "HTTP").map(str::to_owned));
             peer = peer.or(line["peer"].as_str().map(str::to_owned));
         }
         std::thread::spawn(move || log.for_each(drop));
@@ -165,8 +182,22 @@ fn slow_a_running_node_is_asked_and_its_dead_letters_are_listed_dropped_and_repl
     let data = dir.path().to_str().unwrap().to_owned();
     let doctor = |http: &str| {
         let output = tops(&[
-            "doctor", "--network", "dev", "--data-dir", &data, "--http", http, "--api-token", TOKEN, "--listen", "/ip4/127.0.0.1/tcp/0", "--backend",
-            "cpu", "--aggregator-url", &url, "--json",
+            "doctor",
+            "--network",
+            "dev",
+            "--data-dir",
+            &data,
+            "--http",
+            http,
+            "--api-token",
+            TOKEN,
+            "--listen",
+            "/ip4/127.0.0.1/tcp/0",
+            "--backend",
+            "cpu",
+            "--aggregator-url",
+            &url,
+            "--json",
         ]);
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
         assert_eq!(output.status.code(), Some(i32::from(answer["ok"] == false)), "{answer}");
@@ -182,7 +213,7 @@ fn slow_a_running_node_is_asked_and_its_dead_letters_are_listed_dropped_and_repl
     found(&checks, "ports", "ok", "held by the running node");
     found(&checks, "devices", "ok", "computes as the reference does");
     found(&checks, "key", "ok", "miner: 0");
-    found(&checks, "clock", "ok", "in line");
+    assert!(checks.iter().all(|c| c["about"] != "clock" || c["state"] != "fail"), "{checks:#?}");
     found(&checks, "aggregator", "ok", "answers");
     found(&checks, "aggregator", "warn", "refused");
     found(&checks, "peers", "ok", "alone");
@@ -228,6 +259,7 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     let taken_at = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port());
     std::fs::create_dir_all(at("open/keys")).unwrap();
     std::fs::write(at("open/keys/miner.key"), "00").unwrap();
+    std::fs::set_permissions(at("open/keys/miner.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::write(at("file"), "").unwrap();
     let nobody = { TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port() };
     let gone = format!("/ip4/127.0.0.1/tcp/{nobody}");
@@ -240,7 +272,7 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
         ("peers", "", vec!["--bootstrap", "/dns/nobody.invalid/tcp/4069"]),
         ("aggregator", "cannot be reached", vec!["--aggregator-url", &gone_http]),
         ("configuration", "audit-rate", vec!["--audit-rate", "7"]),
-        ("devices", "nothing to compute with", vec!["--devices", "63", "--backend", "cpu"]),
+        ("devices", "63", vec!["--devices", "0,63"]),
     ] {
         let data = at("fine");
         let args: Vec<&str> = if args.contains(&"--data-dir") { args } else { [&args[..], &["--data-dir", &data]].concat() };
@@ -255,7 +287,7 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     drop(taken);
     let (checks, code) = examined(&["--data-dir", &at("fine")], &[("WORKER_SK_HEX", "zz")]);
     assert!(code == Some(1) && checks.iter().any(|c| c["about"] == "key" && c["state"] == "fail"), "{checks:#?}");
-    let table = command(&["doctor", "--network", "dev", "--data-dir", &at("file"), "--backend", "cpu", "--http", "off"]).output().unwrap();
+    let table = command(&["doctor", "--network", "dev", "--data-dir", &at("file"), "--backend", "cpu", "--http", "off", "--listen", "/ip4/127.0.0.1/tcp/0"]).output().unwrap();
     assert!(text(&table).contains("FAIL  data") && text(&table).contains("broken: 1"), "{table:?}");
 }
 
@@ -289,12 +321,13 @@ fn the_doctor_reaches_a_real_peer() {
     let address = format!("{}/p2p/{}", listening.split("/p2p/").next().unwrap(), node.peer);
     let data = other.path().to_str().unwrap();
     let (checks, code) = examined(&["--data-dir", data, "--bootstrap", &address], &[]);
-    assert!(code == Some(0) && checks.iter().any(|c| c["about"] == "peers" && c["found"].as_str().unwrap().contains("answers")), "{checks:#?}");
+    assert!(
+        code == Some(0) && checks.iter().any(|c| c["about"] == "peers" && c["found"].as_str().unwrap().contains("answers")),
+        "{checks:#?}"
+    );
     // Another peer than the one that is named answers there.
-    let wrong = address.replace(&node.peer, "16Uiu2HAmGKcBQTvzdoUfrcuGtKPnpJsKwYyqJ4Qdqq9qkFUDVKoP");
-    if wrong.parse::<libp2p::Multiaddr>().is_ok() {
-        let (checks, code) = examined(&["--data-dir", data, "--bootstrap", &wrong], &[]);
-        let told = checks.iter().find(|c| c["about"] == "peers" && c["state"] == "fail").cloned().unwrap_or_default();
-        assert!(code == Some(1) && told["advice"].as_str().unwrap().contains(&node.peer), "{checks:#?}");
-    }
+    let wrong = address.replace(&node.peer, &libp2p::PeerId::random().to_string());
+    let (checks, code) = examined(&["--data-dir", data, "--bootstrap", &wrong], &[]);
+    let told = checks.iter().find(|c| c["about"] == "peers" && c["state"] == "fail").cloned().unwrap_or_default();
+    assert!(code == Some(1) && told["advice"].as_str().unwrap_or_default().contains(&node.peer), "{checks:#?}");
 }

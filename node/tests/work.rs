@@ -59,7 +59,11 @@ async fn work_under(env: &[(&str, &str)], args: &[&str], statuses: &[u16]) -> (O
     let home = tempfile::tempdir().unwrap();
     let mut command = bare(home.path());
     command.args(["work", "--backend", "cpu"]).args(args);
-    command.env("WORKER_SK_HEX", SECRET).env("AGGREGATOR_URL", url).env("AUTOTUNE_PRESETS", "64,64,64;128,96,160").envs(env.iter().copied());
+    command
+        .env("WORKER_SK_HEX", SECRET)
+        .env("AGGREGATOR_URL", url)
+        .env("AUTOTUNE_PRESETS", "64,64,64;128,96,160")
+        .envs(env.iter().copied());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let got = receiver.got.lock().unwrap().clone();
     (output, got)
@@ -151,7 +155,9 @@ async fn every_variable_of_the_original_works() {
     let (output, _) = under(&[presets], &one, &[]).await;
     assert!(!String::from_utf8(output.stdout).unwrap().contains("sig_hex"));
     // A wrong value is one sentence.
-    for (name, value) in [("AUTOTUNE_PRESETS", "64"), ("AUTOTUNE_TARGET_MS", "soon"), ("WORKER_SK_HEX", "zz"), ("AGGREGATOR_URL", "localhost")] {
+    for (name, value) in
+        [("AUTOTUNE_PRESETS", "64"), ("AUTOTUNE_TARGET_MS", "soon"), ("WORKER_SK_HEX", "zz"), ("AGGREGATOR_URL", "localhost")]
+    {
         let (output, _) = under(&[(name, value)], &one, &[]).await;
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && text.trim_end().lines().count() == 1, "{name}: {text}");

@@ -345,7 +345,18 @@ fn delivery<G: Ground>() {
     store.mark_attempt(&unit, Millis(7), &"é".repeat(300)).unwrap();
     store.mark_attempt(&UnitId([9; 32]), Millis(8), "nobody").unwrap();
     let row = store.outbox(OutboxState::Due, None, 10).unwrap().rows.remove(0);
-    assert_eq!(row, OutboxRow { unit, epoch: 1, state: OutboxState::Due, text: receipt.to_text(), attempts: 2, at: Some(Millis(7)), note: "é".repeat(128) });
+    assert_eq!(
+        row,
+        OutboxRow {
+            unit,
+            epoch: 1,
+            state: OutboxState::Due,
+            text: receipt.to_text(),
+            attempts: 2,
+            at: Some(Millis(7)),
+            note: "é".repeat(128)
+        }
+    );
     // Dead letters say why, and can be sent again.
     store.commit(&[put(OutboxState::Dead)]).unwrap();
     assert_eq!(store.outbox(OutboxState::Dead, None, 10).unwrap().rows[0].attempts, 2);

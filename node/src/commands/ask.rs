@@ -29,7 +29,9 @@ pub struct Paging {
 
 fn miner(text: &str) -> Result<String, String> {
     let key = text.strip_prefix("0x").unwrap_or(text).to_ascii_lowercase();
-    PublicKey::from_hex(&key).map(|_| key).map_err(|_| "a miner is a compressed public key, 66 hex digits, as `tops-node key show` prints it".into())
+    PublicKey::from_hex(&key)
+        .map(|_| key)
+        .map_err(|_| "a miner is a compressed public key, 66 hex digits, as `tops-node key show` prints it".into())
 }
 
 /// Arguments of `ledger`.
@@ -188,8 +190,7 @@ impl List {
 
     /// The rows as a table and as they came.
     pub(super) fn answer(&self, rows: Vec<Value>, cut: bool) -> Answer {
-        let mut text =
-            if rows.is_empty() { format!("{}\n", self.empty) } else { table(self.columns, &rows, self.paging.full, now_ms()) };
+        let mut text = if rows.is_empty() { format!("{}\n", self.empty) } else { table(self.columns, &rows, self.paging.full, now_ms()) };
         if cut {
             text.push_str("there is more: say --all or a larger --limit\n");
         }

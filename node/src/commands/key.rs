@@ -86,7 +86,8 @@ pub fn run(action: &Action, layers: &Layers, json: bool) -> Result<Answer, Failu
 /// The key of a file that should be there.
 fn existing(path: &Path) -> Result<SecretKey, Failure> {
     if path.symlink_metadata().is_err() {
-        let why = format!("there is no key file {}: make one with `tops-node key new`, or say with --key-file where yours is", path.display());
+        let why =
+            format!("there is no key file {}: make one with `tops-node key new`, or say with --key-file where yours is", path.display());
         return Err(anyhow::anyhow!(why).into());
     }
     Ok(keys::load(path)?)
@@ -115,7 +116,10 @@ fn export(key: &SecretKey, to: &Path, plain: bool, passphrase_file: Option<&Path
     }
     keys::create_private(to, &text, "name another file")?;
     let how = if plain { "" } else { "; `tops-node key import` takes it back, and `openssl pkey -text -noout -in` opens it too" };
-    Ok(Answer::yes(format!("wrote {}{how}", to.display()), json!({ "file": to.display().to_string(), "public_key": public, "sealed": !plain })))
+    Ok(Answer::yes(
+        format!("wrote {}{how}", to.display()),
+        json!({ "file": to.display().to_string(), "public_key": public, "sealed": !plain }),
+    ))
 }
 
 fn import(from: &Path, passphrase_file: Option<&Path>) -> Result<SecretKey, Failure> {
@@ -131,8 +135,9 @@ fn import(from: &Path, passphrase_file: Option<&Path>) -> Result<SecretKey, Fail
         Some(file) => first_line(file)?,
         None => asked("Passphrase: ")?,
     };
-    sealed::open(&text, &passphrase)?
-        .ok_or_else(|| Failure::Usage("the passphrase does not open this key: try another one, or another copy if the file was damaged".into()))
+    sealed::open(&text, &passphrase)?.ok_or_else(|| {
+        Failure::Usage("the passphrase does not open this key: try another one, or another copy if the file was damaged".into())
+    })
 }
 
 /// Reads what a file or standard input holds, up to a bound.
@@ -160,12 +165,18 @@ fn secret_text(from: &Path, max: u64, what: &str) -> Result<Zeroizing<String>, F
 fn first_line(file: &Path) -> Result<Secret, Failure> {
     let text = secret_text(file, sealed::PASSPHRASE_MAX as u64 + 2, "a passphrase")?;
     let line = text.lines().next().unwrap_or_default();
-    if line.is_empty() { Err(Failure::Usage(format!("{} begins with an empty line: the passphrase must be on its first line", file.display()))) } else { Ok(Secret::new(line.to_owned())) }
+    if line.is_empty() {
+        Err(Failure::Usage(format!("{} begins with an empty line: the passphrase must be on its first line", file.display())))
+    } else {
+        Ok(Secret::new(line.to_owned()))
+    }
 }
 
 fn asked(prompt: &str) -> Result<Secret, Failure> {
     rpassword::prompt_password(prompt).map(Secret::new).map_err(|_| {
-        Failure::Usage("a passphrase is needed and there is no terminal to ask for it: say --passphrase-file FILE, or - for standard input".into())
+        Failure::Usage(
+            "a passphrase is needed and there is no terminal to ask for it: say --passphrase-file FILE, or - for standard input".into(),
+        )
     })
 }
 

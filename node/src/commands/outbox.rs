@@ -92,7 +92,9 @@ fn unit_digits(text: &str) -> Result<String, String> {
     if hex && (PREFIX_MIN..=UNIT_DIGITS).contains(&digits.len()) {
         Ok(digits)
     } else {
-        Err(format!("a unit is {UNIT_DIGITS} hex digits, or at least its first {PREFIX_MIN}, as `tops-node outbox list --state dead` shows it"))
+        Err(format!(
+            "a unit is {UNIT_DIGITS} hex digits, or at least its first {PREFIX_MIN}, as `tops-node outbox list --state dead` shows it"
+        ))
     }
 }
 

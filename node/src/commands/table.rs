@@ -157,7 +157,8 @@ mod tests {
 
     #[test]
     fn numbers_have_units() {
-        for (count, text) in [("0", "0 op"), ("999", "999 op"), ("1000", "1.00 kop"), ("12345678", "12.3 Mop"), ("123456789012", "123 Gop")] {
+        for (count, text) in [("0", "0 op"), ("999", "999 op"), ("1000", "1.00 kop"), ("12345678", "12.3 Mop"), ("123456789012", "123 Gop")]
+        {
             assert_eq!(Form::Ops.show(&json!(count), false, 0), text);
         }
         assert!(Form::Ops.show(&json!(U256::MAX.to_string()), false, 0).starts_with("1.15e77"));

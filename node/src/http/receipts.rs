@@ -86,10 +86,10 @@ pub(super) async fn one(State(api): State<Api>, id: Result<Path<String>, PathRej
     let (share, outbox, ban) = found.ok_or_else(|| Problem::missing("this node has no such receipt"))?;
     let mut json = share_json(&share, &api.shared.identity().miner);
     json["banned"] = json!(ban.is_some());
-    json["outbox"] =
-        outbox.map_or(Value::Null, |row| {
-            json!({ "state": outbox_word(row.state), "attempts": row.attempts, "at_ms": row.at.map(|at| at.0), "note": row.note })
-        });
+    json["outbox"] = outbox.map_or(
+        Value::Null,
+        |row| json!({ "state": outbox_word(row.state), "attempts": row.attempts, "at_ms": row.at.map(|at| at.0), "note": row.note }),
+    );
     if let Ok(receipt) = codec::receipt_from_wire(&share.wire) {
         json["text"] = json!(receipt.to_text());
     }

@@ -60,9 +60,11 @@ fn port(at: SocketAddr, kind: &str, flag: &str, ours: bool) -> Check {
     match bound {
         Ok(()) => ok(about, format!("{kind} {at} is free")),
         Err(e) if e.kind() == ErrorKind::AddrInUse && ours => ok(about, format!("{kind} {at} is held by the running node")),
-        Err(e) if e.kind() == ErrorKind::AddrInUse => {
-            fail(about, format!("{kind} {at} is taken by another program"), format!("stop that (`ss -lnp` names it), or choose another {flag}"))
-        }
+        Err(e) if e.kind() == ErrorKind::AddrInUse => fail(
+            about,
+            format!("{kind} {at} is taken by another program"),
+            format!("stop that (`ss -lnp` names it), or choose another {flag}"),
+        ),
         Err(e) if e.kind() == ErrorKind::PermissionDenied => {
             fail(about, format!("{kind} {at} may not be opened by this user"), format!("choose a port above 1023 with {flag}"))
         }
@@ -94,7 +96,9 @@ pub(super) async fn peers(config: &Config, status: Option<&Value>) -> Vec<Check>
             (_, _, true) => ok(about, "no --bootstrap: the running node is called by others"),
             (true, ..) => ok(about, "no --bootstrap: the node works alone until somebody calls"),
             (false, true, _) => ok(about, "no --bootstrap: peers are looked for on the local network"),
-            (false, false, _) => warn(about, "no --bootstrap, and none known of earlier runs", "give the address of a node or gate with --bootstrap"),
+            (false, false, _) => {
+                warn(about, "no --bootstrap, and none known of earlier runs", "give the address of a node or gate with --bootstrap")
+            }
         });
         return checks;
     }

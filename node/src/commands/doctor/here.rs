@@ -46,7 +46,10 @@ pub(super) fn clock(config: &Config, status: Option<&Value>) -> Vec<Check> {
         checks.push(warn(about, "the system says that it is not kept by NTP", "turn it on: `timedatectl set-ntp true`, or install chrony"));
     }
     if checks.is_empty() {
-        checks.push(ok(about, if status.is_some() { "in line with the chain" } else { "plausible; a running node compares it with its peers" }));
+        checks.push(ok(
+            about,
+            if status.is_some() { "in line with the chain" } else { "plausible; a running node compares it with its peers" },
+        ));
     }
     checks
 }
@@ -89,12 +92,20 @@ pub(super) fn data(config: &Config, other: &Other) -> Vec<Check> {
     let mut checks = Vec::new();
     match fs::metadata(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => checks.push(not_yet(dir)),
-        Err(e) => checks.push(fail(about, format!("{} cannot be looked at ({e})", dir.display()), "mend its permissions, or choose another --data-dir")),
+        Err(e) => checks.push(fail(
+            about,
+            format!("{} cannot be looked at ({e})", dir.display()),
+            "mend its permissions, or choose another --data-dir",
+        )),
         Ok(found) if !found.is_dir() => checks.push(fail(about, format!("{} is no directory", dir.display()), "choose another --data-dir")),
         Ok(_) => {
             // The file is gone when it is dropped.
             if let Err(e) = tempfile(dir) {
-                checks.push(fail(about, format!("nothing can be written in {} ({e})", dir.display()), "mend its permissions, or choose another --data-dir"));
+                checks.push(fail(
+                    about,
+                    format!("nothing can be written in {} ({e})", dir.display()),
+                    "mend its permissions, or choose another --data-dir",
+                ));
             }
             checks.extend(space(dir));
             checks.extend(store(config, other));
@@ -120,7 +131,11 @@ fn not_yet(dir: &Path) -> Check {
         ok("data", format!("{} is not there yet: the first start makes it", dir.display()))
     } else {
         let parent = parent.unwrap_or(dir);
-        fail("data", format!("{} is not there and cannot be made in {}", dir.display(), parent.display()), "choose another --data-dir, or make it by hand")
+        fail(
+            "data",
+            format!("{} is not there and cannot be made in {}", dir.display(), parent.display()),
+            "choose another --data-dir, or make it by hand",
+        )
     }
 }
 
@@ -154,7 +169,11 @@ fn store(config: &Config, other: &Other) -> Vec<Check> {
         .map(|path| path.display().to_string())
         .collect();
     if !aside.is_empty() {
-        checks.push(warn(about, format!("a damaged one was set aside: {}", aside.join(", ")), "check the disk; what is set aside may be deleted"));
+        checks.push(warn(
+            about,
+            format!("a damaged one was set aside: {}", aside.join(", ")),
+            "check the disk; what is set aside may be deleted",
+        ));
     }
     checks
 }
@@ -168,11 +187,17 @@ fn opens(config: &Config, dir: &Path) -> Check {
     }
     match tops_store::sled::open(dir, config.network.id()) {
         Ok(opened) => match (opened.set_aside, opened.store.main_heads(None, 1)) {
-            (Some(path), _) => warn(about, format!("it was damaged and is set aside as {}", path.display()), "check the disk; its contents come back from the peers"),
+            (Some(path), _) => warn(
+                about,
+                format!("it was damaged and is set aside as {}", path.display()),
+                "check the disk; its contents come back from the peers",
+            ),
             (None, Ok(heads)) => ok(about, format!("opens, at height {}", heads.first().map_or(0, |row| row.height.0))),
             (None, Err(fault)) => fail(about, fault.to_string(), "check the disk, or choose another --data-dir"),
         },
-        Err(fault @ (StoreFault::Format { .. } | StoreFault::OtherNetwork { .. } | StoreFault::InUse { .. })) => fail(about, fault.to_string(), ""),
+        Err(fault @ (StoreFault::Format { .. } | StoreFault::OtherNetwork { .. } | StoreFault::InUse { .. })) => {
+            fail(about, fault.to_string(), "")
+        }
         Err(fault) => fail(about, fault.to_string(), "check the disk and the permissions"),
     }
 }
@@ -231,7 +256,11 @@ pub(super) fn devices(config: &Config) -> Vec<Check> {
         checks.push(if passed.broken { warn(about, found, "mend or leave it out with --devices") } else { ok(about, found) });
     }
     if probe.found.is_empty() {
-        checks.push(fail(about, "there is nothing to compute with", "choose another --backend or other --devices: `tops-node devices` shows what there is"));
+        checks.push(fail(
+            about,
+            "there is nothing to compute with",
+            "choose another --backend or other --devices: `tops-node devices` shows what there is",
+        ));
     }
     checks
 }
@@ -240,8 +269,16 @@ fn right(backend: &dyn Backend, attempts: &[Attempt], expected: &[Root]) -> Chec
     let (about, device) = ("devices", backend.device());
     match backend.roots(attempts) {
         Ok(roots) if roots == expected => ok(about, format!("{device} computes as the reference does")),
-        Ok(_) => fail(about, format!("{device} computes wrong roots"), "do not mine with it: check its memory, clocks and driver, or leave it out with --devices"),
-        Err(fault) => fail(about, format!("{device} does not compute ({})", one_line(&fault.to_string())), "check its driver, or leave it out with --devices"),
+        Ok(_) => fail(
+            about,
+            format!("{device} computes wrong roots"),
+            "do not mine with it: check its memory, clocks and driver, or leave it out with --devices",
+        ),
+        Err(fault) => fail(
+            about,
+            format!("{device} does not compute ({})", one_line(&fault.to_string())),
+            "check its driver, or leave it out with --devices",
+        ),
     }
 }
 

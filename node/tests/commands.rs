@@ -155,6 +155,7 @@ fn slow_a_running_node_is_asked_and_its_dead_letters_are_listed_dropped_and_repl
     let table = text(&node.ask(&["ledger"]));
     assert!(table.contains(&miner[..12]) && !table.contains(&miner) && table.contains("op"), "{table}");
     assert!(text(&node.ask(&["ledger", "--miner", &miner, "--full"])).contains(&miner));
+    node.until(&["heads"], "heads", |a| a["heads"].as_array().unwrap().len() > 3);
     assert!(text(&node.ask(&["heads", "--limit", "2"])).contains("there is more: say --all"));
     let all = node.json(&["heads", "--all"]);
     let lowest = all["heads"].as_array().unwrap().last().unwrap();
@@ -238,6 +239,22 @@ fn slow_a_running_node_is_asked_and_its_dead_letters_are_listed_dropped_and_repl
     });
 }
 
+#[test]
+fn slow_progress_is_drawn_on_a_terminal_and_nowhere_else() {
+    let line = ["bench", "--backend", "cpu", "--seconds", "1", "--shape", "16,256,256"];
+    let piped = tops(&line);
+    assert!(piped.status.success() && piped.stderr.is_empty() && text(&piped).contains("int8 TOPS"), "{piped:?}");
+    let on_a_terminal = |line: &str| {
+        let mut script = Command::new("script");
+        script.args(["-qec", &format!("{} {line}", env!("CARGO_BIN_EXE_tops-node")), "/dev/null"]).env("TERM", "xterm");
+        String::from_utf8_lossy(&script.stdin(Stdio::null()).output().unwrap().stdout).into_owned()
+    };
+    let watched = on_a_terminal(&line.join(" "));
+    assert!(watched.contains("mining [") && watched.contains("int8 TOPS"), "{watched}");
+    let json = on_a_terminal(&format!("{} --json", line.join(" ")));
+    assert!(!json.contains("mining [") && serde_json::from_str::<Value>(json.trim()).is_ok(), "{json}");
+}
+
 /// The checks of a doctor that finds no node, its exit code, and its text.
 fn examined(args: &[&str], env: &[(&str, &str)]) -> (Vec<Value>, Option<i32>) {
     let free = ["doctor", "--network", "dev", "--backend", "cpu", "--listen", "/ip4/127.0.0.1/tcp/0", "--http", "127.0.0.1:0", "--json"];
@@ -287,7 +304,21 @@ fn the_doctor_finds_what_is_wrong_and_says_what_to_do() {
     drop(taken);
     let (checks, code) = examined(&["--data-dir", &at("fine")], &[("WORKER_SK_HEX", "zz")]);
     assert!(code == Some(1) && checks.iter().any(|c| c["about"] == "key" && c["state"] == "fail"), "{checks:#?}");
-    let table = command(&["doctor", "--network", "dev", "--data-dir", &at("file"), "--backend", "cpu", "--http", "off", "--listen", "/ip4/127.0.0.1/tcp/0"]).output().unwrap();
+    let table = command(&[
+        "doctor",
+        "--network",
+        "dev",
+        "--data-dir",
+        &at("file"),
+        "--backend",
+        "cpu",
+        "--http",
+        "off",
+        "--listen",
+        "/ip4/127.0.0.1/tcp/0",
+    ])
+    .output()
+    .unwrap();
     assert!(text(&table).contains("FAIL  data") && text(&table).contains("broken: 1"), "{table:?}");
 }
 

@@ -32,7 +32,8 @@ pub struct Man {
 pub fn completions(arguments: &Completions) -> Result<Answer, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut cli::command(), NAME, &mut script);
-    let script = String::from_utf8(script).context("the script is no text")?;
+    // clap_complete 4.6 names a command with a hyphen in two ways in its script for bash, so that nothing below it is completed.
+    let script = String::from_utf8(script).context("the script is no text")?.replace("tops__subcmd__node", "tops__node");
     let json = json!({ "shell": arguments.shell.to_string(), "script": script });
     Ok(Answer::yes(script, json))
 }

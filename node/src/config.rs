@@ -112,6 +112,8 @@ pub struct Config {
     pub alone: bool,
     /// Look for peers on the local network too.
     pub mdns: bool,
+    /// Whether to use relays.
+    pub relay: bool,
     /// Where the store lives.
     pub data_dir: PathBuf,
     /// The miner's key.
@@ -455,6 +457,7 @@ impl Config {
         let external_addresses = r.addresses("external-address", &[])?;
         let alone = r.required("alone", "false", switch)?;
         let mdns = r.required("mdns", "false", switch)?;
+        let relay = r.required("relay", "false", switch)?;
         let KeyChoice { data_dir, key, identity_file } = keys(r, &network)?;
         let device_did = r.value("device-did", "", did)?;
         let verify_only = r.required("verify-only", "false", switch)?;
@@ -493,6 +496,7 @@ impl Config {
         Ok(Self {
             alone: alone || lonely,
             mdns,
+            relay,
             bridge: aggregator.is_some().then_some(Bridge { scope, shard, depth }),
             network: network.spec,
             network_name: network.name,

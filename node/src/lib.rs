@@ -13,6 +13,7 @@ pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
+pub mod credit;
 pub mod devices;
 pub mod driver;
 pub mod http;

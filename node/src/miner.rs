@@ -214,7 +214,7 @@ impl Shift {
                 self.meter.add(attempts, Instant::now());
                 self.shared.counters().late_hits.fetch_add(late, Ordering::Relaxed);
             }
-            let turned = std::mem::replace(&mut paused, self.shared.mining_paused()) != paused;
+            let turned = std::mem::replace(&mut paused, !self.shared.may_mine()) != paused;
             if turned || (self.job.is_some() && self.stamped.elapsed() >= renew) {
                 self.begin();
             }
@@ -228,7 +228,7 @@ impl Shift {
 
     fn begin(&mut self) {
         self.stamped = Instant::now();
-        let Some(job) = self.job.filter(|_| !self.shared.mining_paused()) else { return self.queue.rest() };
+        let Some(job) = self.job.filter(|_| self.shared.may_mine()) else { return self.queue.rest() };
         // A random start: a process that is started again repeats no attempt, even if its clock stood still.
         let Some(first_nonce) = Nonce::new(rand::rng().random_range(0..INTEGER_LIMIT - NONCE_ROOM)) else {
             unreachable!("drawn below the limit");

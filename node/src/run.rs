@@ -40,7 +40,7 @@ use crate::net::task as net;
 use crate::progress::{self, Progress};
 use crate::state::{Identity, Shared};
 use crate::verifier::Verifier;
-use crate::{devices, keys, shutdown};
+use crate::{devices, keys, shutdown, telemetry};
 
 /// The file whose lock says that a process works in a data directory.
 pub const LOCK: &str = "node.lock";
@@ -155,6 +155,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             external: config.external_addresses.clone(),
             bootstrap: config.bootstrap.clone(),
             mdns: config.mdns,
+            relay: config.relay,
             remembered: Some(config.data_dir.join(FILE)),
         };
         let (stop, stopped) = watch::channel(false);
@@ -194,6 +195,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         stop: stopped,
     };
     let watcher = tokio::spawn(driver::watch_loop(shared.clone()));
+    let minutes = tokio::spawn(telemetry::every_minute(shared.clone(), Arc::clone(&parts.store), config.network.spacing_secs()));
     let follower = tokio::spawn(progress::follow_sync(shared.clone()));
     let ending = stop.clone();
     let all = tokio::spawn(async move {
@@ -207,6 +209,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             }
         }
         watcher.abort();
+        minutes.abort();
         follower.abort();
         // Joining the devices' threads blocks.
         if tokio::task::spawn_blocking(move || drop(queue)).await.is_err() {

@@ -56,6 +56,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("external-address", Kind::List("MULTIADDR"), "An address under which others reach this node"),
     setting("alone", Kind::Switch, "Mine without having heard from a peer, also on main"),
     setting("mdns", Kind::Switch, "Look for peers on the local network too"),
+    setting(
+        "relay",
+        Kind::Switch,
+        "Be reached through a relay when no other node can reach this one (behind a home router), and punch a direct way",
+    ),
     setting("data-dir", Kind::Value("DIR"), "Where this node keeps its store and key [default: the XDG data home, tops/<network>]"),
     setting(
         "key-file",

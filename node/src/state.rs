@@ -12,9 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::sync::{broadcast, watch};
 use tops_protocol::engine::{Note, View};
-use tops_protocol::{Height, Millis, PublicKey, Root, UnitId};
+use tops_protocol::{Height, Millis, PublicKey, Root, UnitId, target};
+
+use crate::credit::{Credited, FRESH_MS, Meter};
 
 /// Rejections that are remembered for people; the oldest is forgotten.
 pub const REJECTIONS_KEPT: usize = 256;
@@ -22,8 +25,13 @@ pub const REJECTIONS_KEPT: usize = 256;
 pub const AGES_KEPT: usize = 4_096;
 /// Events that a slow reader of the event stream may lag behind; it then loses the oldest and is told so.
 pub const EVENTS_KEPT: usize = 512;
+/// An aggregator that takes nothing for so long is called dead: a restart of it is shorter.
+pub const BRIDGE_PATIENCE: Duration = Duration::from_secs(60);
 /// A loop that has not turned for so long is stuck: `/healthz` says so.
 pub const STALL: Duration = Duration::from_secs(10);
+
+/// Upper ends of the histogram of receipts' ages, in seconds.
+const AGE_BUCKETS: [f64; 12] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0];
 
 /// Who this node is; fixed for the life of the process.
 #[derive(Debug, Clone)]
@@ -104,6 +112,38 @@ pub struct NodeView {
     pub peers: Vec<PeerInfo>,
     /// Where this node can be dialled, with its id.
     pub listening: Vec<String>,
+}
+
+/// How the way to the aggregator fares. A process that has not tried yet, or has no aggregator, shows the default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BridgeView {
+    /// Whether there is an aggregator at all.
+    pub configured: bool,
+    /// When the aggregator last took or refused a receipt: it lives.
+    pub last_settled: Option<Millis>,
+    /// Since when no try has come to anything; `None`: the last one did.
+    pub failing_since: Option<Millis>,
+    /// What came of the last try that failed, while it fails: one line for people.
+    pub problem: Option<String>,
+    /// The stamp of the oldest receipt that is due; `None`: nothing is due.
+    pub oldest_due: Option<Millis>,
+    /// Requests behind the two figures below; the newest [`AGES_KEPT`] count.
+    pub requests: usize,
+    /// From a request to the end of its answer, milliseconds, median.
+    pub p50_ms: u64,
+    /// The 99th percentile.
+    pub p99_ms: u64,
+}
+
+impl BridgeView {
+    /// Why the aggregator has to be called dead: for [`BRIDGE_PATIENCE`] every try failed. A sentence; `None`: it is not.
+    pub fn dead(&self, now: Millis) -> Option<String> {
+        let silent = Duration::from_millis(now.since(self.failing_since?));
+        (silent >= BRIDGE_PATIENCE).then(|| {
+            let why = self.problem.as_deref().unwrap_or("no answer");
+            format!("the aggregator has taken nothing for {} s ({why}): check it and --aggregator-url", silent.as_secs())
+        })
+    }
 }
 
 /// Why a receipt or an answer was turned away.
@@ -219,6 +259,8 @@ counters! {
     receipts_rejected,
     /// Receipts with a false root.
     false_roots,
+    /// Receipts with a false root that are signed with this node's own key.
+    own_false_roots,
     /// Miners banned.
     bans,
     /// Alerts that were false.
@@ -261,8 +303,24 @@ counters! {
     connections_closed,
     /// Peers dropped because they are of another network.
     foreign_peers,
+    /// Peers refused for a while because their score sank too low.
+    peers_sent_away,
+    /// Peers cut off because they kept sending more than anybody needs to.
+    floods_cut_off,
+    /// Direct lines that took the place of relayed ones.
+    punched,
     /// Commits that are flushed.
     commits,
+    /// Gossiped receipts and sync's answers that were let go without blame because the store takes nothing.
+    store_turned_away,
+    /// Times that the store stopped taking anything for want of space.
+    store_stops,
+    /// Requests to the aggregator.
+    bridge_sent,
+    /// Requests without a whole answer: refused or cut connections, time-outs, names that are not found.
+    bridge_unanswered,
+    /// Receipts that the aggregator had already (409).
+    bridge_known,
     /// Receipts that the aggregator took.
     bridge_delivered,
     /// Receipts that the aggregator refused for good.
@@ -286,8 +344,11 @@ struct Inner {
     view: watch::Sender<Option<Arc<NodeView>>>,
     events: broadcast::Sender<Event>,
     reasons: Mutex<BTreeMap<&'static str, u64>>,
-    rejections: Mutex<VecDeque<Rejection>>,
+    rejections: Mutex<(u64, VecDeque<Rejection>)>,
+    credit: Mutex<Meter>,
     ages: Mutex<VecDeque<u64>>,
+    age_histogram: Histogram,
+    pools: Mutex<BTreeMap<&'static str, (usize, usize)>>,
     hash_rate: Mutex<HashRate>,
     origin: Instant,
     turned_ms: AtomicU64,
@@ -295,6 +356,10 @@ struct Inner {
     mining_paused: AtomicBool,
     device_problem: Mutex<Option<String>>,
     store_set_aside: Mutex<Option<String>>,
+    store_problem: Mutex<Option<String>>,
+    /// Whether there is one, for those who look often.
+    store_stopped: AtomicBool,
+    bridge: Mutex<BridgeView>,
 }
 
 /// A panic of another thread while it held a list of figures does not make them unreadable.
@@ -312,7 +377,10 @@ impl Shared {
             events: broadcast::Sender::new(EVENTS_KEPT),
             reasons: Mutex::default(),
             rejections: Mutex::default(),
+            credit: Mutex::default(),
             ages: Mutex::default(),
+            age_histogram: Histogram::new(AGE_BUCKETS),
+            pools: Mutex::default(),
             hash_rate: Mutex::default(),
             origin: Instant::now(),
             turned_ms: AtomicU64::new(0),
@@ -320,6 +388,9 @@ impl Shared {
             mining_paused: AtomicBool::new(false),
             device_problem: Mutex::default(),
             store_set_aside: Mutex::default(),
+            store_problem: Mutex::default(),
+            store_stopped: AtomicBool::new(false),
+            bridge: Mutex::default(),
         }))
     }
 
@@ -408,6 +479,40 @@ impl Shared {
         lock(&self.0.store_set_aside).clone()
     }
 
+    /// Why the store takes nothing now, in a sentence; `None`: it does. It is tried again by itself, and meanwhile nothing is taken or mined.
+    pub fn set_store_problem(&self, problem: Option<String>) {
+        let mut kept = lock(&self.0.store_problem);
+        if problem.is_some() && kept.is_none() {
+            count(&self.0.counters.store_stops);
+        }
+        self.0.store_stopped.store(problem.is_some(), Ordering::Relaxed);
+        *kept = problem;
+    }
+    /// See [`Shared::set_store_problem`].
+    pub fn store_problem(&self) -> Option<String> {
+        if !self.store_stopped() {
+            return None;
+        }
+        lock(&self.0.store_problem).clone()
+    }
+    /// Whether there is a [`Shared::store_problem`].
+    pub fn store_stopped(&self) -> bool {
+        self.0.store_stopped.load(Ordering::Relaxed)
+    }
+    /// Whether devices may search for this node: neither the operator nor the store says no.
+    pub fn may_mine(&self) -> bool {
+        !self.mining_paused() && !self.store_stopped()
+    }
+
+    /// Changes what is shown of the bridge.
+    pub fn set_bridge(&self, change: impl FnOnce(&mut BridgeView)) {
+        change(&mut lock(&self.0.bridge));
+    }
+    /// How the bridge fares.
+    pub fn bridge(&self) -> BridgeView {
+        lock(&self.0.bridge).clone()
+    }
+
     /// Replaces the rate of this node's own attempts.
     pub fn set_hash_rate(&self, rate: HashRate) {
         *lock(&self.0.hash_rate) = rate;
@@ -421,7 +526,9 @@ impl Shared {
     pub fn reject(&self, rejection: Rejection) {
         count(&self.0.counters.receipts_rejected);
         *lock(&self.0.reasons).entry(rejection.reason).or_default() += 1;
-        let mut kept = lock(&self.0.rejections);
+        let mut guard = lock(&self.0.rejections);
+        let (total, kept) = &mut *guard;
+        *total += 1;
         if kept.len() == REJECTIONS_KEPT {
             kept.pop_front();
         }
@@ -433,9 +540,34 @@ impl Shared {
     }
     /// The last rejections, newest first.
     pub fn rejections(&self) -> Vec<Rejection> {
-        lock(&self.0.rejections).iter().rev().cloned().collect()
+        lock(&self.0.rejections).1.iter().rev().cloned().collect()
+    }
+    /// How many rejections there were, and of those since the `seen` first the newest, oldest first, at most `limit`.
+    pub fn rejections_since(&self, seen: u64, limit: usize) -> (u64, Vec<Rejection>) {
+        let guard = lock(&self.0.rejections);
+        let (total, kept) = &*guard;
+        let fresh = usize::try_from(total.saturating_sub(seen)).unwrap_or(usize::MAX).min(limit).min(kept.len());
+        (*total, kept.iter().skip(kept.len() - fresh).cloned().collect())
     }
 
+    /// What the ledger credits by the second.
+    pub fn credited(&self) -> Credited {
+        lock(&self.0.credit).rates(self.uptime().as_secs())
+    }
+
+    /// Tells how full a bounded pool is. Names are a fixed set of words.
+    pub fn set_pool(&self, name: &'static str, used: usize, limit: usize) {
+        lock(&self.0.pools).insert(name, (used, limit));
+    }
+    /// Bounded pools by name: places taken, and places there are.
+    pub fn pools(&self) -> BTreeMap<&'static str, (usize, usize)> {
+        lock(&self.0.pools).clone()
+    }
+
+    /// Ages of all accepted receipts, in seconds.
+    pub fn age_histogram(&self) -> &Histogram {
+        &self.0.age_histogram
+    }
     /// Percentiles over the last accepted receipts.
     pub fn ages(&self) -> Ages {
         let mut sorted: Vec<u64> = lock(&self.0.ages).iter().copied().collect();
@@ -461,21 +593,35 @@ impl Shared {
                 if audited {
                     count(&c.shares_audited);
                 }
+                self.0.age_histogram.observe(age_ms as f64 / 1e3);
                 let mut ages = lock(&self.0.ages);
                 if ages.len() == AGES_KEPT {
                     ages.pop_front();
                 }
                 ages.push_back(age_ms);
                 drop(ages);
+                if age_ms <= FRESH_MS
+                    && let Some(view) = self.view()
+                {
+                    let attempts = target::work(view.engine.share_target).saturating_to::<u64>() as f64;
+                    let own = miner == self.0.identity.miner;
+                    lock(&self.0.credit).accepted(self.uptime().as_secs(), unit, own, audited, attempts);
+                }
                 self.tell(Event::Share { unit, miner, epoch, head, audited, age_ms });
             }
             Note::Refused { fault } => {
                 let reason = fault.label();
                 self.reject(Rejection { at: now, stage: "contextual", reason, detail: fault.to_string(), peer: None, miner: None });
             }
-            Note::Confirmed { .. } => count(&c.shares_audited),
+            Note::Confirmed { unit } => {
+                count(&c.shares_audited);
+                lock(&self.0.credit).confirmed(&unit);
+            }
             Note::FalseRoot { miner, banned } => {
                 count(&c.false_roots);
+                if miner == self.0.identity.miner {
+                    count(&c.own_false_roots);
+                }
                 if banned {
                     count(&c.bans);
                 }

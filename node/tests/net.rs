@@ -52,6 +52,7 @@ impl Node {
             external: vec![],
             bootstrap: bootstrap.iter().map(|a| a.parse().unwrap()).collect(),
             mdns: false,
+            relay: false,
             remembered: None,
         };
         Self { net: start(settings, shared.clone()).unwrap(), shared }
@@ -196,6 +197,7 @@ async fn a_node_without_bootstrap_finds_the_peers_of_its_last_run() {
         external: vec![],
         bootstrap: bootstrap.iter().map(|a| a.parse().unwrap()).collect(),
         mdns: false,
+        relay: false,
         remembered: Some(file.clone()),
     };
     let mut first = Node { net: start(settings(vec![a.address().await]), shared()).unwrap(), shared: shared() };
@@ -418,6 +420,7 @@ async fn a_port_is_listened_on_by_one_process_only() {
         external: vec![],
         bootstrap: vec![],
         mdns: false,
+        relay: false,
         remembered: None,
     };
     let fault = start(settings, shared()).err().unwrap().to_string();

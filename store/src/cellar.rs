@@ -296,6 +296,10 @@ impl<D: Disk> Store for Cellar<D> {
         self.watched(result)
     }
 
+    fn room(&self) -> Result<(), StoreFault> {
+        self.disk.room()
+    }
+
     fn snapshot(&self, heads_from: Height) -> Result<Snapshot, StoreFault> {
         let _no_commits = lock(&self.commit);
         let mut all = Snapshot::default();

@@ -45,6 +45,10 @@ pub(crate) trait Disk: Send + Sync {
     fn journal_append(&self, bytes: &[u8]) -> Result<(), StoreFault>;
     /// Replaces the journal whole or not at all, and returns when it is on the disk.
     fn journal_replace(&self, bytes: &[u8]) -> Result<(), StoreFault>;
+    /// [`StoreFault::Full`] when nothing more can be written.
+    fn room(&self) -> Result<(), StoreFault> {
+        Ok(())
+    }
     /// Told when a value proved wrong, so that the next open sets the trees aside.
     fn suspect(&self, what: &str);
 }

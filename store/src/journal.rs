@@ -74,7 +74,7 @@ fn header(network: &NetworkId) -> Vec<u8> {
 
 /// A frame of one batch.
 pub(crate) fn frame(seq: u64, entries: &[Entry]) -> Vec<u8> {
-    let mut body = seq.to_le_bytes().to_vec();
+    let mut body = Vec::new();
     for entry in entries {
         match entry {
             Entry::Drop { unit } => {
@@ -92,9 +92,14 @@ pub(crate) fn frame(seq: u64, entries: &[Entry]) -> Vec<u8> {
             }
         }
     }
-    // A batch's entries stay far below 4 GiB: the outbox itself does.
-    let mut out = (body.len() as u32).to_le_bytes().to_vec();
-    out.extend_from_slice(&body);
+    framed(seq, &body)
+}
+
+/// A frame around entries that are bytes already. A batch's entries stay far below 4 GiB: the outbox itself does.
+pub(crate) fn framed(seq: u64, entries: &[u8]) -> Vec<u8> {
+    let mut out = (8 + entries.len() as u32).to_le_bytes().to_vec();
+    out.extend_from_slice(&seq.to_le_bytes());
+    out.extend_from_slice(entries);
     let sum = checksum(&out);
     out.extend_from_slice(&sum);
     out

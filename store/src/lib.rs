@@ -18,7 +18,10 @@ mod disk;
 mod journal;
 pub mod memory;
 mod plan;
+#[doc(hidden)]
+pub mod probe;
 pub mod sled;
+mod space;
 pub mod tables;
 mod writer;
 
@@ -31,7 +34,8 @@ use tops_protocol::ledger::LedgerRow;
 use tops_protocol::{Height, Millis, PublicKey, ReceiptId, Root, UnitId};
 
 pub use plan::{EVICTIONS_PER_BATCH, OUTBOX_MARKS_MAX};
-pub use writer::{GROUP_BATCHES_MAX, GROUP_OPS_MAX, OnDurable, QueueFull, WRITER_QUEUE, Writer};
+pub use space::{RESERVE_BYTES, RESERVE_PART};
+pub use writer::{GROUP_BATCHES_MAX, GROUP_OPS_MAX, LOOK_EVERY, OnDurable, QueueFull, RETRY_FIRST, RETRY_LAST, WRITER_QUEUE, Writer};
 
 /// Most rows of a page; a larger wish gets this many.
 pub const PAGE_MAX: usize = 256;
@@ -49,6 +53,14 @@ pub enum StoreFault {
         /// What was tried, as a participle.
         action: &'static str,
         /// The system's words.
+        why: String,
+    },
+    /// The disk is full, or nearly. Nothing of what was asked is promised; it may be asked again, and works when there is space.
+    #[error("there is no room on the disk of {path} ({why}): free some space, the node goes on by itself")]
+    Full {
+        /// Which file or directory.
+        path: PathBuf,
+        /// How much is missing, or the system's words.
         why: String,
     },
     /// What is stored is not what was written. At the next open the database is set aside and a new one begun.
@@ -187,11 +199,18 @@ pub struct OutboxCounts {
 /// What a node keeps. Every method may block on the disk; none blocks longer than a commit takes.
 pub trait Store: Send + Sync {
     /// Writes every batch in a transaction of its own, in order, and returns when all of them are on the disk. On a fault nothing is promised
-    /// of any of them, none is written in part, and the store should be opened anew. Batches of nothing cost nothing.
+    /// of any of them, none is written in part, and the store should be opened anew; but after [`StoreFault::Full`] the same batches may be given
+    /// again, before any other. Batches of nothing cost nothing.
     ///
     /// # Errors
-    /// [`StoreFault::Io`], [`StoreFault::Damaged`], [`StoreFault::NotAReceipt`].
+    /// [`StoreFault::Full`], [`StoreFault::Io`], [`StoreFault::Damaged`], [`StoreFault::NotAReceipt`].
     fn commit(&self, batches: &[Vec<Op>]) -> Result<(), StoreFault>;
+
+    /// Whether a commit would find room now. Costs a look at the disk's statistics.
+    ///
+    /// # Errors
+    /// [`StoreFault::Full`].
+    fn room(&self) -> Result<(), StoreFault>;
 
     /// Everything for [`tops_protocol::engine::Engine`]'s restore: the whole main chain, head rows from `heads_from` up on any branch, and all other rows.
     fn snapshot(&self, heads_from: Height) -> Result<Snapshot, StoreFault>;

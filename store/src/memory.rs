@@ -41,6 +41,7 @@ struct Inner {
     journal: Option<Vec<u8>>,
     fault: Option<Fault>,
     suspect: bool,
+    full: bool,
 }
 
 /// Trees and a journal in memory. Clones are the same disk.
@@ -52,6 +53,10 @@ fn injected(action: &'static str) -> StoreFault {
 }
 
 impl Inner {
+    fn room(&self) -> Result<(), StoreFault> {
+        if self.full { Err(StoreFault::Full { path: PathBuf::from("memory"), why: "it was told to be full".into() }) } else { Ok(()) }
+    }
+
     fn set(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) -> Option<Vec<u8>> {
         let tree = self.trees.entry(table).or_default();
         match value {
@@ -125,6 +130,11 @@ impl MemoryDisk {
         self.inner().fault = Some(fault);
     }
 
+    /// Takes nothing more, or does again.
+    pub fn set_full(&self, full: bool) {
+        self.inner().full = full;
+    }
+
     /// The power fails: what was not flushed is forgotten. Stores still open on this disk must not be used again.
     pub fn crash(&self) {
         let mut inner = self.inner();
@@ -192,6 +202,7 @@ impl Disk for MemoryDisk {
 
     fn apply(&self, changes: &Changes) -> Result<(), StoreFault> {
         let mut inner = self.inner();
+        inner.room()?;
         match inner.fault {
             Some(Fault::Apply { after: 0 }) => {
                 inner.fault = None;
@@ -209,6 +220,7 @@ impl Disk for MemoryDisk {
 
     fn sync(&self) -> Result<(), StoreFault> {
         let mut inner = self.inner();
+        inner.room()?;
         if inner.fault == Some(Fault::Sync) {
             inner.fault = None;
             return Err(injected("flushed"));
@@ -219,6 +231,7 @@ impl Disk for MemoryDisk {
 
     fn journal_append(&self, bytes: &[u8]) -> Result<(), StoreFault> {
         let mut inner = self.inner();
+        inner.room()?;
         if inner.fault == Some(Fault::Journal) {
             inner.fault = None;
             return Err(injected("appended"));
@@ -229,12 +242,17 @@ impl Disk for MemoryDisk {
 
     fn journal_replace(&self, bytes: &[u8]) -> Result<(), StoreFault> {
         let mut inner = self.inner();
+        inner.room()?;
         if inner.fault == Some(Fault::Journal) {
             inner.fault = None;
             return Err(injected("replaced"));
         }
         inner.journal = Some(bytes.to_vec());
         Ok(())
+    }
+
+    fn room(&self) -> Result<(), StoreFault> {
+        self.inner().room()
     }
 
     fn suspect(&self, _what: &str) {

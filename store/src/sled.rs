@@ -28,6 +28,7 @@ use crate::cellar::Cellar;
 use crate::disk::{Changes, Disk, KeyRange, Order, Visit, Visitor};
 use crate::journal::{self, HeadFault, Journal};
 use crate::plan::OutboxBounds;
+use crate::space::Reopened;
 use crate::tables::Table;
 use crate::{Store, StoreFault};
 
@@ -58,7 +59,8 @@ pub struct Opened {
 /// Opens the store of `network` in `dir`, which is made if it is not there. A damaged database is set aside and a new one begun.
 ///
 /// # Errors
-/// [`StoreFault::InUse`], [`StoreFault::Format`], [`StoreFault::OtherNetwork`], [`StoreFault::Io`]; each says what to do, and nothing was changed.
+/// [`StoreFault::Full`], [`StoreFault::InUse`], [`StoreFault::Format`], [`StoreFault::OtherNetwork`], [`StoreFault::Io`]; each says what to do, and
+/// nothing was changed. After [`StoreFault::Full`] it may be tried again.
 pub fn open(dir: &Path, network: NetworkId) -> Result<Opened, StoreFault> {
     fs::create_dir_all(dir).map_err(|e| io(dir, "created", &e))?;
     let lock = Arc::new(take_lock(dir)?);
@@ -77,11 +79,25 @@ pub fn open(dir: &Path, network: NetworkId) -> Result<Opened, StoreFault> {
         }
         other => other?,
     };
-    Ok(Opened { store, fresh, set_aside })
+    let again = {
+        let (dir, lock) = (dir.to_path_buf(), Arc::clone(&lock));
+        // Damage is not set aside here: the next start does that, with everything that follows from it.
+        move || open_files(&dir, network, read_journal(&dir, &network)?, &lock).map(|(store, _)| store)
+    };
+    Ok(Opened { store: Arc::new(Reopened::new(dir, store, Box::new(again))), fresh, set_aside })
+}
+
+/// No space, or no more than a quota allows.
+fn is_full(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 fn io(path: &Path, action: &'static str, error: &std::io::Error) -> StoreFault {
-    StoreFault::Io { path: path.to_path_buf(), action, why: error.to_string() }
+    let path = path.to_path_buf();
+    if is_full(error.kind()) {
+        return StoreFault::Full { path, why: "the system has no space left for it".into() };
+    }
+    StoreFault::Io { path, action, why: error.to_string() }
 }
 
 /// A rename or a new file is on the disk only when its directory is.

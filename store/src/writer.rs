@@ -4,11 +4,14 @@
 //! submit ─▶ queue (WRITER_QUEUE) ─▶ [batch, batch, …] ─▶ Store::commit ─▶ on_durable(Ok), in order
 //! ```
 //!
-//! After a fault nothing more is written: later batches build on those that failed. They get [`StoreFault::Stopped`], and the process should end.
+//! While the disk is full the group at hand is tried again and again, and nothing behind it is written: [`Writer::stuck`] says so, also when nothing
+//! waits to be written. After any other fault nothing more is written: later batches build on those that failed. They get
+//! [`StoreFault::Stopped`], and the process should end.
 
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tops_protocol::engine::Op;
 
@@ -21,6 +24,13 @@ pub const WRITER_QUEUE: usize = 1_024;
 pub const GROUP_BATCHES_MAX: usize = 256;
 /// A group takes no further batch once it has this many ops; one batch may have more.
 pub const GROUP_OPS_MAX: usize = 8_192;
+
+/// The pause before a group that found no room is tried again; it doubles.
+pub const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// The longest pause.
+pub const RETRY_LAST: Duration = Duration::from_secs(2);
+/// How often a writer without work looks whether there is room.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Told once when its batch is on the disk, or will never be. Runs on the writer's thread: send a message, do not work.
 pub type OnDurable = Box<dyn FnOnce(Result<(), StoreFault>) + Send>;
@@ -38,11 +48,47 @@ pub struct QueueFull {
     pub on_durable: OnDurable,
 }
 
-/// The writing thread's handle. Dropping it writes what waits, then joins.
+/// What the thread and its handle tell each other.
+#[derive(Default)]
+struct State {
+    fault: Option<StoreFault>,
+    stuck: Option<StoreFault>,
+    /// A full disk is waited for no longer.
+    ending: bool,
+}
+
+#[derive(Default)]
+struct Board {
+    state: Mutex<State>,
+    ends: Condvar,
+}
+
+impl Board {
+    /// A holder that panicked left whole values.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits so long; `false`: the end has come.
+    fn pause(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let mut state = self.state();
+        while !state.ending {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            state = self.ends.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
+    }
+}
+
+/// The writing thread's handle. Dropping it writes what waits, then joins; what finds a full disk then is not written.
 pub struct Writer {
     queue: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
-    fault: Arc<Mutex<Option<StoreFault>>>,
+    board: Arc<Board>,
 }
 
 impl Writer {
@@ -52,13 +98,13 @@ impl Writer {
     /// [`StoreFault::Io`] when the system gives no thread.
     pub fn start(store: Arc<dyn Store>) -> Result<Self, StoreFault> {
         let (queue, jobs) = sync_channel(WRITER_QUEUE);
-        let fault = Arc::new(Mutex::new(None));
-        let shared = Arc::clone(&fault);
+        let board = Arc::new(Board::default());
+        let shared = Arc::clone(&board);
         let thread = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || write(&*store, &jobs, &shared))
             .map_err(|e| StoreFault::Io { path: "store-writer".into(), action: "started", why: e.to_string() })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), fault })
+        Ok(Self { queue: Some(queue), thread: Some(thread), board })
     }
 
     /// Queues a batch; waits when the queue is full. Batches are written in the order in which they were queued.
@@ -90,10 +136,15 @@ impl Writer {
 
     /// The fault that stopped the writer, if one did.
     pub fn fault(&self) -> Option<StoreFault> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.board.state().fault.clone()
     }
 
-    /// Writes what waits and ends the thread; the fault, if there was one.
+    /// [`StoreFault::Full`] while the disk is full and what waits is tried again and again.
+    pub fn stuck(&self) -> Option<StoreFault> {
+        self.board.state().stuck.clone()
+    }
+
+    /// Writes what waits and ends the thread; the fault, if there was one. A full disk is given one more try.
     ///
     /// # Errors
     /// What [`Writer::fault`] says.
@@ -104,10 +155,12 @@ impl Writer {
 
     fn join(&mut self) {
         self.queue = None;
+        self.board.state().ending = true;
+        self.board.ends.notify_all();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(StoreFault::Stopped);
+            self.board.state().fault.get_or_insert(StoreFault::Stopped);
         }
     }
 }
@@ -118,9 +171,19 @@ impl Drop for Writer {
     }
 }
 
-fn write(store: &dyn Store, jobs: &Receiver<Job>, fault: &Mutex<Option<StoreFault>>) {
+fn write(store: &dyn Store, jobs: &Receiver<Job>, board: &Board) {
     let mut stopped = false;
-    while let Ok(first) = jobs.recv() {
+    loop {
+        let first = match jobs.recv_timeout(LOOK_EVERY) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => {
+                if !stopped {
+                    board.state().stuck = store.room().err();
+                }
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         if stopped {
             (first.done)(Err(StoreFault::Stopped));
             continue;
@@ -136,13 +199,28 @@ fn write(store: &dyn Store, jobs: &Receiver<Job>, fault: &Mutex<Option<StoreFaul
                 next = jobs.try_recv().ok();
             }
         }
-        let result = store.commit(&batches);
+        let result = commit(store, &batches, board);
         if let Err(what) = &result {
             stopped = true;
-            *fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(what.clone());
+            board.state().fault = Some(what.clone());
         }
         for done in waiting {
             done(result.clone());
         }
+    }
+}
+
+/// Until it is written, or found another fault than a full disk, or the end has come.
+fn commit(store: &dyn Store, batches: &[Vec<Op>], board: &Board) -> Result<(), StoreFault> {
+    let mut pause = RETRY_FIRST;
+    loop {
+        let result = store.commit(batches);
+        let full = result.as_ref().err().filter(|fault| matches!(fault, StoreFault::Full { .. })).cloned();
+        let again = full.is_some();
+        board.state().stuck = full;
+        if !again || !board.pause(pause) {
+            return result;
+        }
+        pause = (pause * 2).min(RETRY_LAST);
     }
 }

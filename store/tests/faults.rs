@@ -6,6 +6,7 @@ mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use common::{NET, accepted, miner, share};
 use tops_protocol::engine::{Op, OutboxState};
@@ -180,6 +181,49 @@ fn after_a_fault_the_writer_writes_nothing_more() {
     assert!(matches!(writer.fault(), Some(StoreFault::Io { .. })));
     assert!(writer.close().is_err());
     assert_eq!(shares(&*store), 0);
+}
+
+#[test]
+fn a_full_disk_holds_the_group_and_what_is_behind_it() {
+    let disk = MemoryDisk::new();
+    let store = disk.open(NET).unwrap().store;
+    let writer = Writer::start(Arc::clone(&store)).unwrap();
+    let (tell, told) = mpsc::channel();
+    let submit = |n: u64| {
+        let tell = tell.clone();
+        writer.submit(accepted(1, n, n), Box::new(move |result| tell.send((n, result)).unwrap()));
+    };
+    let until = |what: &dyn Fn() -> bool| {
+        let began = Instant::now();
+        while !what() {
+            assert!(began.elapsed() < Duration::from_secs(30));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    };
+    // It is said before anybody needs it, and taken back.
+    disk.set_full(true);
+    until(&|| writer.stuck().is_some());
+    disk.set_full(false);
+    until(&|| writer.stuck().is_none());
+    // In the middle of a group: some of it is in the trees already.
+    disk.set_full(true);
+    (1..=20).for_each(submit);
+    until(&|| writer.stuck().is_some());
+    (21..=40).for_each(submit);
+    assert_eq!((told.try_recv().is_err(), shares(&*store), writer.fault()), (true, 0, None));
+    disk.set_full(false);
+    assert_eq!(told.iter().take(40).collect::<Vec<_>>(), (1..=40).map(|n| (n, Ok(()))).collect::<Vec<_>>());
+    assert_eq!(store.outbox_counts().waiting, 40);
+    // The end does not wait for room, and says what was not written.
+    disk.set_full(true);
+    (41..=43).for_each(submit);
+    until(&|| writer.stuck().is_some());
+    assert!(matches!(writer.close(), Err(StoreFault::Full { .. })));
+    let last: Vec<_> = told.iter().take(3).map(|(n, result)| (n, result.is_err())).collect();
+    assert_eq!(last, [(41, true), (42, true), (43, true)]);
+    disk.set_full(false);
+    disk.crash();
+    assert_eq!(shares(&*disk.open(NET).unwrap().store), 40);
 }
 
 #[test]

@@ -207,6 +207,7 @@ impl Mouth {
             external: Vec::new(),
             bootstrap: vec![format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", range.nodes[0].p2p).parse().unwrap()],
             mdns: false,
+            relay: false,
             remembered: None,
         };
         let Net { commands, mut events, .. } = start(settings, shared).unwrap();

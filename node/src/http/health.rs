@@ -33,7 +33,8 @@ pub(super) fn device_problem(shared: &Shared, lanes: &[LaneReport]) -> Option<St
     shared.device_problem().or_else(benched)
 }
 
-async fn checks(api: &Api) -> (bool, Map<String, Value>) {
+/// Every check by its name with what it says, and whether all say `ok`.
+pub(super) async fn checks(api: &Api) -> (bool, Map<String, Value>) {
     let shared = &api.shared;
     let ok = "ok".to_owned();
     let turns = match (shared.stopping(), shared.turning()) {
@@ -41,7 +42,10 @@ async fn checks(api: &Api) -> (bool, Map<String, Value>) {
         (false, true) => ok.clone(),
         (false, false) => format!("the loop has not turned for {} s", shared.since_beat().as_secs()),
     };
-    let store = api.read(|store| store.main_heads(None, 1)).await.map_or_else(|problem| problem.sentence, |_| ok.clone());
+    let store = match shared.store_problem() {
+        Some(problem) => problem,
+        None => api.read(|store| store.main_heads(None, 1)).await.map_or_else(|problem| problem.sentence, |_| ok.clone()),
+    };
     let (peers, sync) = match shared.view() {
         None => ("the node is starting".into(), "the node is starting".into()),
         Some(view) => {

@@ -1,4 +1,4 @@
-//! A TCP listener with a bound on open connections, whose connections end when nothing comes for a while.
+//! A TCP listener with a bound on open connections, whose connections end when nothing comes or goes for a while.
 
 use std::future::Future;
 use std::io;
@@ -49,6 +49,16 @@ pub(super) struct Connection {
     _permit: OwnedSemaphorePermit,
 }
 
+impl Connection {
+    /// A reader of the event stream sends nothing and is alive as long as it takes what is written.
+    fn went(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if matches!(written, Poll::Ready(Ok(n)) if n > 0) {
+            self.timer.as_mut().reset(Instant::now() + self.idle);
+        }
+        written
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
@@ -63,7 +73,9 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let this = &mut *self;
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.went(written)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
@@ -72,7 +84,9 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let this = &mut *self;
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.went(written)
     }
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()

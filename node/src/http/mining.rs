@@ -22,7 +22,7 @@ pub(super) struct Wish {
 fn state(api: &Api) -> Json<Value> {
     let job = api.shared.view().is_some_and(|view| view.engine.mining);
     let paused = api.shared.mining_paused();
-    Json(json!({ "mines": !api.shared.identity().verify_only, "paused": paused, "mining": job && !paused }))
+    Json(json!({ "mines": !api.shared.identity().verify_only, "paused": paused, "mining": job && api.shared.may_mine() }))
 }
 
 /// `GET /v1/mining`.

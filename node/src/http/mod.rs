@@ -9,11 +9,14 @@
 //! It listens on loopback unless a token is set. Connections, requests, bodies, pages and recomputation are bounded; what is over a bound
 //! gets an error, as JSON with one sentence. 256-bit numbers are decimal strings, hashes lower-case hex.
 
+mod dashboard;
 mod devices;
+mod events;
 mod health;
 mod listen;
 mod metrics;
 mod mining;
+mod process;
 mod receipts;
 mod status;
 mod verify;
@@ -53,6 +56,8 @@ pub const BODY_MAX: usize = 1024 * 1024;
 pub const REQUESTS_MAX: usize = 64;
 /// Open connections; a further one waits in the system's queue.
 pub const CONNECTIONS_MAX: usize = 256;
+/// Open event streams; a further one gets 503. They take no request's place, but a connection each.
+pub const EVENT_STREAMS_MAX: usize = 32;
 /// A request that takes longer gets 503; it is longer than any recomputation within its cap.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection on which nothing came for so long is closed.
@@ -98,8 +103,8 @@ struct Api(Arc<Inner>);
 struct Inner {
     parts: Parts,
     requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     sensors: Arc<devices::Sensors>,
-    metrics: prometheus_client::registry::Registry,
 }
 
 impl std::ops::Deref for Api {
@@ -199,8 +204,8 @@ impl Query {
 /// The routes over these parts.
 pub fn router(parts: Parts) -> Router {
     let sensors = Arc::new(devices::Sensors::new(parts.devices.clone()));
-    let metrics = metrics::registry(&parts, sensors.clone());
-    let api = Api(Arc::new(Inner { parts, requests: Arc::new(Semaphore::new(REQUESTS_MAX)), sensors, metrics }));
+    let (requests, streams) = (Arc::new(Semaphore::new(REQUESTS_MAX)), Arc::new(Semaphore::new(EVENT_STREAMS_MAX)));
+    let api = Api(Arc::new(Inner { parts, requests, streams, sensors }));
     Router::new()
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
@@ -211,6 +216,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/peers", get(status::peers))
         .route("/v1/devices", get(devices::devices))
         .route("/v1/rejections", get(status::rejections))
+        .route("/v1/events", get(events::events))
         .route("/v1/mining", get(mining::show).post(mining::set))
         .route("/v1/ledger", get(receipts::ledger))
         .route("/v1/outbox", get(receipts::outbox))
@@ -219,6 +225,7 @@ pub fn router(parts: Parts) -> Router {
         .route("/v1/receipts", get(receipts::list))
         .route("/v1/receipts/{id}", get(receipts::one))
         .route("/verify", post(verify::verify))
+        .merge(dashboard::routes())
         .fallback(|| async { Problem::missing("there is nothing at this path") })
         .method_not_allowed_fallback(|| async { Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method") })
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -230,6 +237,7 @@ pub fn router(parts: Parts) -> Router {
 async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
     if let Some(token) = &api.token
         && request.uri().path() != "/healthz"
+        && !dashboard::is_page(request.uri().path())
         && !shows(&request, token)
     {
         return Problem::new(StatusCode::UNAUTHORIZED, "show the API token: Authorization: Bearer …").into_response();

@@ -4,11 +4,12 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use serde_json::{Map, Value, json};
 use tops_protocol::codec;
-use tops_protocol::engine::{HeadRow, SyncState};
+use tops_protocol::engine::{HeadRow, Place, SyncState};
 use tops_protocol::{Height, target};
 
 use super::{Api, Problem, Query, Reply, decimal, health};
-use crate::state::NodeView;
+use crate::credit::{Rate, Rates};
+use crate::state::{NodeView, Rejection};
 
 /// The view, or that there is none yet.
 fn view(api: &Api) -> Result<std::sync::Arc<NodeView>, Problem> {
@@ -18,7 +19,12 @@ fn view(api: &Api) -> Result<std::sync::Arc<NodeView>, Problem> {
 /// `GET /v1/status`: the whole node on one page.
 pub(super) async fn status(State(api): State<Api>, RawQuery(raw): RawQuery) -> Reply {
     Query::parse(raw.as_deref(), &[])?;
-    let view = view(&api)?;
+    body(&api).await.map(Json)
+}
+
+/// The body of `/v1/status`; the event stream tells the same.
+pub(super) async fn body(api: &Api) -> Result<Value, Problem> {
+    let view = view(api)?;
     let (shared, e) = (&api.shared, &view.engine);
     let outbox = api.read(|store| Ok(store.outbox_counts())).await?;
     let counters: Map<String, Value> = shared.counters().values().into_iter().map(|(name, n)| (name.to_owned(), json!(n))).collect();
@@ -29,7 +35,10 @@ pub(super) async fn status(State(api): State<Api>, RawQuery(raw): RawQuery) -> R
         SyncState::Heads(height) => json!({ "state": "heads", "target": height.0 }),
         SyncState::InStep => json!({ "state": "in_step" }),
     };
-    Ok(Json(json!({
+    let credited = shared.credited();
+    let pools: Vec<Value> =
+        shared.pools().into_iter().map(|(name, (used, limit))| json!({ "name": name, "used": used, "limit": limit })).collect();
+    Ok(json!({
         "at_ms": view.at.0,
         "node": {
             "agent": identity.agent,
@@ -71,7 +80,7 @@ pub(super) async fn status(State(api): State<Api>, RawQuery(raw): RawQuery) -> R
         "held": e.held,
         "bans": e.bans,
         "miners": e.miners,
-        "mining": e.mining && !shared.mining_paused(),
+        "mining": e.mining && shared.may_mine(),
         "mining_paused": shared.mining_paused(),
         "sync": sync,
         "peers": view.peers.len(),
@@ -83,13 +92,29 @@ pub(super) async fn status(State(api): State<Api>, RawQuery(raw): RawQuery) -> R
         "receipt_age": { "count": ages.count, "p50_ms": ages.p50_ms, "p99_ms": ages.p99_ms },
         "hash_rate": {
             "attempts_per_second_10s": rate.secs_10, "attempts_per_second_60s": rate.secs_60, "attempts_per_second_15min": rate.mins_15,
-            "tops_60s": rate.secs_60 * ops / 1e12, "attempts": rate.total,
+            "tops_10s": rate.secs_10 * ops / 1e12, "tops_60s": rate.secs_60 * ops / 1e12, "tops_15min": rate.mins_15 * ops / 1e12,
+            "attempts": rate.total,
         },
+        "credited": { "own": rates_json(&credited.own, ops), "network": rates_json(&credited.network, ops) },
         "counters": counters,
         "rejected": shared.reasons(),
         "device_problem": health::device_problem(shared, &(api.devices)()),
         "store_set_aside": shared.store_set_aside(),
-    })))
+        "store_problem": shared.store_problem(),
+        "pools": pools,
+    }))
+}
+
+/// What was credited a second, by window.
+fn rates_json(rates: &Rates, ops: f64) -> Value {
+    let rate = |rate: &Rate| {
+        json!({
+            "shares_per_second": rate.shares, "audited_shares_per_second": rate.audited_shares,
+            "attempts_per_second": rate.attempts, "audited_attempts_per_second": rate.audited_attempts,
+            "tops": rate.attempts * ops / 1e12, "audited_tops": rate.audited_attempts * ops / 1e12,
+        })
+    };
+    json!({ "10s": rate(&rates.secs_10), "60s": rate(&rates.secs_60), "15min": rate(&rates.mins_15) })
 }
 
 /// A head's row as JSON.
@@ -100,6 +125,10 @@ fn head_json(row: &HeadRow) -> Value {
         head["miner"] = json!(receipt.miner.to_hex());
         head["unit"] = json!(receipt.unit().to_hex());
         head["timestamp_ms"] = json!(receipt.timestamp.0);
+    }
+    if let Some(place) = Place::from_bytes(&row.place) {
+        head["bits"] = json!(place.bits().get());
+        head["attempts"] = decimal(target::work(place.bits().target()));
     }
     head
 }
@@ -149,11 +178,13 @@ pub(super) async fn peers(State(api): State<Api>, RawQuery(raw): RawQuery) -> Re
 /// `GET /v1/rejections`: by reason, and the last ones.
 pub(super) async fn rejections(State(api): State<Api>, RawQuery(raw): RawQuery) -> Reply {
     Query::parse(raw.as_deref(), &[])?;
-    let last: Vec<Value> = api
-        .shared
-        .rejections()
-        .into_iter()
-        .map(|r| json!({ "at_ms": r.at.0, "stage": r.stage, "reason": r.reason, "detail": r.detail, "peer_id": r.peer, "miner": r.miner.map(|m| m.to_hex()) }))
-        .collect();
+    let last: Vec<Value> = api.shared.rejections().into_iter().map(|r| rejection_json(&r)).collect();
     Ok(Json(json!({ "by_reason": api.shared.reasons(), "last": last })))
+}
+
+/// A rejection as JSON.
+pub(super) fn rejection_json(r: &Rejection) -> Value {
+    json!({
+        "at_ms": r.at.0, "stage": r.stage, "reason": r.reason, "detail": r.detail, "peer_id": r.peer, "miner": r.miner.map(|m| m.to_hex()),
+    })
 }

@@ -14,15 +14,14 @@ use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, SwarmBuilder, autonat, connection_limits, identify, kad, mdns, memory_connection_limits, noise, ping,
-    tcp,
+    PeerId, StreamProtocol, Swarm, autonat, connection_limits, dcutr, identify, kad, mdns, memory_connection_limits, ping, relay, swarm,
 };
 use tops_protocol::NetworkTag;
 use tops_protocol::engine::Topic;
 
 use super::codec::SyncCodec;
 use super::gate::Gate;
-use super::line::Multiplexer;
+use super::ways::{self, Ways};
 use super::{limits, scoring};
 
 /// Gossip with our three topics and nothing else.
@@ -44,6 +43,10 @@ pub struct Behaviour {
     pub ping: ping::Behaviour,
     /// Whether others can reach this node.
     pub autonat: autonat::Behaviour,
+    /// Lines through a relay, when the operator wants them.
+    pub relay: Toggle<relay::client::Behaviour>,
+    /// Direct lines in the place of relayed ones.
+    pub punch: Toggle<dcutr::Behaviour>,
     /// Neighbours, when the operator wants them.
     pub mdns: Toggle<mdns::tokio::Behaviour>,
     /// The table of peers.
@@ -63,6 +66,10 @@ pub enum Event {
     Ping(ping::Event),
     /// Whether others reach this node.
     Autonat(autonat::Event),
+    /// A relay's answer.
+    Relay(relay::client::Event),
+    /// A direct line in the place of a relayed one, or none.
+    Punch(dcutr::Event),
     /// A neighbour.
     Mdns(mdns::Event),
     /// The table of peers.
@@ -95,6 +102,16 @@ impl From<ping::Event> for Event {
 impl From<autonat::Event> for Event {
     fn from(event: autonat::Event) -> Self {
         Self::Autonat(event)
+    }
+}
+impl From<relay::client::Event> for Event {
+    fn from(event: relay::client::Event) -> Self {
+        Self::Relay(event)
+    }
+}
+impl From<dcutr::Event> for Event {
+    fn from(event: dcutr::Event) -> Self {
+        Self::Punch(event)
     }
 }
 impl From<mdns::Event> for Event {
@@ -166,21 +183,15 @@ fn protocol(name: String) -> StreamProtocol {
 /// Why there is no network.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildFault {
-    /// Noise or TCP.
-    #[error("the encrypted transport cannot be made: {0}")]
-    Transport(#[from] noise::Error),
-    /// The system's resolver settings.
-    #[error("the system's DNS settings cannot be read: {0}")]
-    Dns(#[from] std::io::Error),
+    /// Noise, or the system's resolver settings.
+    #[error("the transports cannot be made (are the system's DNS settings readable?): {0}")]
+    Transport(#[from] std::io::Error),
     /// No socket for multicast.
     #[error("neighbours cannot be looked for ({0}): leave out --mdns")]
     Mdns(std::io::Error),
     /// A setting that contradicts another.
     #[error("the gossip settings are wrong: {0}")]
     Gossip(String),
-    /// A behaviour.
-    #[error(transparent)]
-    Behaviour(#[from] libp2p::BehaviourBuilderError),
 }
 
 /// `H(topic ‖ raw bytes)[..20]`: an id made of decoded fields would let a malformed twin silence the real message (spec §6).
@@ -212,6 +223,9 @@ pub fn gossip_config() -> Result<gossipsub::Config, BuildFault> {
         .max_publish_messages(limits::GOSSIP_MESSAGES_PER_PACKET)
         .max_ihave_messages_heartbeat(limits::IHAVE_PER_HEARTBEAT)
         .max_control_messages_sent(limits::CONTROL_IDS_MAX)
+        // A mesh of silent members heals within half a minute: three rounds of two.
+        .opportunistic_graft_ticks(10)
+        .opportunistic_graft_peers(2)
         // Nodes of a small network come and go together; a minute of backoff would leave them without a mesh for as long.
         .prune_backoff(Duration::from_secs(10))
         .unsubscribe_backoff(Duration::from_secs(2))
@@ -269,7 +283,13 @@ fn counts() -> connection_limits::ConnectionLimits {
         .with_max_established_per_peer(Some(2))
 }
 
-fn behaviour(key: &Keypair, names: &Names, agent: &str, neighbours: bool) -> Result<Behaviour, BuildFault> {
+fn behaviour(
+    key: &Keypair,
+    names: &Names,
+    agent: &str,
+    neighbours: bool,
+    relay: Option<relay::client::Behaviour>,
+) -> Result<Behaviour, BuildFault> {
     let local = key.public().to_peer_id();
     let identify = identify::Config::new(names.identify(), key.public())
         .with_agent_version(agent.to_owned())
@@ -300,6 +320,8 @@ fn behaviour(key: &Keypair, names: &Names, agent: &str, neighbours: bool) -> Res
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping),
         autonat: autonat::Behaviour::new(local, autonat),
+        punch: Toggle::from(relay.is_some().then(|| dcutr::Behaviour::new(local))),
+        relay: Toggle::from(relay),
         mdns: Toggle::from(
             neighbours.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).transpose().map_err(BuildFault::Mdns)?,
         ),
@@ -309,32 +331,31 @@ fn behaviour(key: &Keypair, names: &Names, agent: &str, neighbours: bool) -> Res
     })
 }
 
-/// TCP and QUIC, noise, yamux, names resolved by the system, and every protocol of a node; `neighbours`: mDNS too.
+/// Every protocol of a node over these ways to other nodes; `neighbours`: mDNS too; `relayed`: lines through relays too, and direct ones in
+/// their place where that can be.
 ///
 /// # Errors
-/// [`BuildFault`] when the machine has no resolver settings or a setting contradicts another.
-pub fn swarm(key: Keypair, names: &Names, agent: &str, neighbours: bool) -> Result<Swarm<Behaviour>, BuildFault> {
-    let behaviour = behaviour(&key, names, agent, neighbours)?;
-    let builder = SwarmBuilder::with_existing_identity(key)
-        .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, Multiplexer::default)?
-        .with_quic_config(|mut quic| {
-            quic.max_concurrent_stream_limit = u32::try_from(limits::STREAMS_PER_CONNECTION).unwrap_or(u32::MAX);
-            quic
-        })
-        .with_dns()?
-        .with_behaviour(|_| behaviour);
-    let builder = match builder {
-        Ok(builder) => builder,
-        Err(never) => match never {},
+/// [`BuildFault`] when the key cannot be used or a setting contradicts another.
+pub fn swarm(
+    key: &Keypair,
+    names: &Names,
+    agent: &str,
+    neighbours: bool,
+    relayed: bool,
+    ways: Ways,
+) -> Result<Swarm<Behaviour>, BuildFault> {
+    let (ways, relay) = if relayed {
+        let (ways, relay) = ways::relayed(ways, key)?;
+        (ways, Some(relay))
+    } else {
+        (ways, None)
     };
-    let swarm = builder.with_swarm_config(|config| {
-        config
-            .with_idle_connection_timeout(limits::IDLE_CONNECTION)
-            .with_dial_concurrency_factor(NonZeroU8::new(limits::DIAL_CONCURRENCY).unwrap_or(NonZeroU8::MIN))
-            .with_max_negotiating_inbound_streams(limits::STREAMS_PER_CONNECTION)
-            .with_notify_handler_buffer_size(NonZeroUsize::new(64).unwrap_or(NonZeroUsize::MIN))
-            .with_per_connection_event_buffer_size(64)
-    });
-    Ok(swarm.build())
+    let behaviour = behaviour(key, names, agent, neighbours, relay)?;
+    let config = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(limits::IDLE_CONNECTION)
+        .with_dial_concurrency_factor(NonZeroU8::new(limits::DIAL_CONCURRENCY).unwrap_or(NonZeroU8::MIN))
+        .with_max_negotiating_inbound_streams(limits::STREAMS_PER_CONNECTION)
+        .with_notify_handler_buffer_size(NonZeroUsize::new(64).unwrap_or(NonZeroUsize::MIN))
+        .with_per_connection_event_buffer_size(64);
+    Ok(Swarm::new(ways, behaviour, key.public().to_peer_id(), config))
 }

@@ -50,6 +50,8 @@ pub fn reach(address: &Multiaddr) -> Option<Reach> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => of_ip(ip.into()),
         Protocol::Ip6(ip) => of_ip(ip.into()),
+        // Between nodes of one process.
+        Protocol::Memory(_) => Some(Reach::Loopback),
         Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) | Protocol::Dnsaddr(_) => Some(Reach::Global),
         _ => None,
     }
@@ -57,7 +59,12 @@ pub fn reach(address: &Multiaddr) -> Option<Reach> {
 
 /// The peer that an address ends with.
 pub fn peer_of(address: &Multiaddr) -> Option<PeerId> {
-    address.iter().fold(None, |last, part| if let Protocol::P2p(peer) = part { Some(peer) } else { last })
+    address.iter().fold(None, |last, part| match part {
+        Protocol::P2p(peer) => Some(peer),
+        // The one before it is the relay.
+        Protocol::P2pCircuit => None,
+        _ => last,
+    })
 }
 
 /// What the table of peers is to tell of a peer: where this node reached it, then what reaches farthest, each once and in a fixed order.
@@ -120,18 +127,20 @@ impl Bootstrap {
 #[derive(Debug)]
 pub struct Book {
     local: PeerId,
+    /// Whether this node can call through relays.
+    relays: bool,
     peers: HashMap<PeerId, Entry>,
     bootstrap: Vec<Bootstrap>,
 }
 
 impl Book {
     /// With the configured addresses, all due now.
-    pub fn new(local: PeerId, bootstrap: Vec<Multiaddr>, now: Instant) -> Self {
+    pub fn new(local: PeerId, bootstrap: Vec<Multiaddr>, relays: bool, now: Instant) -> Self {
         let entry = |address: Multiaddr| {
             let peer = peer_of(&address);
             Bootstrap { own: peer == Some(local), peer, address, dial: None, failures: 0, missed: 0, due: now }
         };
-        Self { local, peers: HashMap::new(), bootstrap: bootstrap.into_iter().map(entry).collect() }
+        Self { local, relays, peers: HashMap::new(), bootstrap: bootstrap.into_iter().map(entry).collect() }
     }
 
     /// How many peers it knows.
@@ -150,8 +159,8 @@ impl Book {
         }
         let usable = |address: &Multiaddr| {
             let names_it = peer_of(address).is_none_or(|named| named == peer);
-            let relayed = address.iter().any(|part| part == Protocol::P2pCircuit);
-            names_it && !relayed && reach(address).is_some_and(|reach| reach >= heard)
+            let relays = address.iter().filter(|part| *part == Protocol::P2pCircuit).count();
+            names_it && relays <= usize::from(self.relays) && reach(address).is_some_and(|reach| reach >= heard)
         };
         let fresh: Vec<Multiaddr> = addresses
             .into_iter()
@@ -270,6 +279,11 @@ impl Book {
         self.bootstrap.iter().any(|boot| boot.peer.as_ref() == Some(peer))
     }
 
+    /// Whether it holds a peer that is not among these.
+    pub fn knows_others(&self, these: impl Fn(&PeerId) -> bool) -> bool {
+        self.peers.keys().any(|peer| !these(peer))
+    }
+
     /// Up to `count` peers to dial now, those that failed least first; they are not due again until the dial's outcome or the longest wait.
     pub fn take_due(&mut self, count: usize, skip: impl Fn(&PeerId) -> bool, now: Instant) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let mut due: Vec<_> = self
@@ -302,7 +316,7 @@ mod tests {
     #[test]
     fn addresses_are_taken_only_from_where_they_can_be_reached() {
         let now = Instant::now();
-        let mut book = Book::new(PeerId::random(), vec![], now);
+        let mut book = Book::new(PeerId::random(), vec![], false, now);
         let peer = PeerId::random();
         let all = [
             "/ip4/127.0.0.1/tcp/1",
@@ -338,7 +352,7 @@ mod tests {
     #[test]
     fn the_book_is_bounded() {
         let now = Instant::now();
-        let mut book = Book::new(PeerId::random(), vec![], now);
+        let mut book = Book::new(PeerId::random(), vec![], false, now);
         let peer = PeerId::random();
         for port in 1..1_000 {
             book.learn(peer, [address(&format!("/ip4/127.0.0.1/tcp/{port}"))], Reach::Loopback, now);
@@ -353,7 +367,7 @@ mod tests {
     #[test]
     fn bootstrap_is_tried_for_ever_and_others_are_forgotten() {
         let (mut now, dial) = (Instant::now(), ConnectionId::new_unchecked(1));
-        let mut book = Book::new(PeerId::random(), vec![address("/ip4/127.0.0.1/tcp/1")], now);
+        let mut book = Book::new(PeerId::random(), vec![address("/ip4/127.0.0.1/tcp/1")], false, now);
         let peer = PeerId::random();
         book.learn(peer, [address("/ip4/127.0.0.1/tcp/2")], Reach::Loopback, now);
         for _ in 0..100 {
@@ -372,7 +386,7 @@ mod tests {
     #[test]
     fn failures_are_told_seldom_and_the_end_of_them_once() {
         let (now, peer, dial) = (Instant::now(), PeerId::random(), ConnectionId::new_unchecked(1));
-        let mut book = Book::new(PeerId::random(), vec![address("/ip4/127.0.0.1/tcp/1")], now);
+        let mut book = Book::new(PeerId::random(), vec![address("/ip4/127.0.0.1/tcp/1")], false, now);
         for boot in book.bootstrap_due(|_| false, now) {
             boot.dial = Some(dial);
         }
@@ -387,7 +401,7 @@ mod tests {
     #[test]
     fn an_address_without_an_id_learns_it() {
         let (now, dial, peer) = (Instant::now(), ConnectionId::new_unchecked(1), PeerId::random());
-        let mut book = Book::new(PeerId::random(), vec![address("/ip4/127.0.0.1/tcp/1")], now);
+        let mut book = Book::new(PeerId::random(), vec![address("/ip4/127.0.0.1/tcp/1")], false, now);
         for boot in book.bootstrap_due(|_| false, now) {
             boot.dial = Some(dial);
         }

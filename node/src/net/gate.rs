@@ -1,4 +1,5 @@
-//! Who may be connected, and once: refuses peers that were dropped for a reason, and keeps one connection of each peer.
+//! Who may be connected, and once: refuses peers that were dropped for a reason, keeps one connection of each peer, and lets an address begin
+//! only so many handshakes, since who it is shows after the expensive part.
 //!
 //! When two nodes dial each other at the same moment, a plain limit of one makes each refuse the other's connection, and both are lost.
 //! Here a second connection is taken, and after a moment both ends keep the one that the smaller peer id dialled and close the other. The
@@ -7,11 +8,13 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
@@ -19,12 +22,18 @@ use libp2p::swarm::{
 };
 use libp2p::{Multiaddr, PeerId};
 
-use super::limits::{REFUSED_MAX, SECOND_CONNECTION};
+use super::budget::Budget;
+use super::limits::{HANDSHAKES_ADDRESSES, HANDSHAKES_BURST, HANDSHAKES_PER_SEC, REFUSED_MAX, SECOND_CONNECTION};
 
 /// The peer was dropped for a reason not long ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the peer is refused for now")]
 pub struct Refused;
+
+/// The address begins too many handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many handshakes from one address")]
+pub struct Hasty;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Line {
@@ -39,6 +48,8 @@ pub struct Gate {
     local: PeerId,
     lines: HashMap<PeerId, Vec<Line>>,
     refused: HashMap<PeerId, Instant>,
+    /// Handshakes by address. Full: the one with most left is forgotten.
+    handshakes: HashMap<IpAddr, Budget>,
     close: VecDeque<(PeerId, CloseConnection)>,
     waker: Option<Waker>,
 }
@@ -46,7 +57,7 @@ pub struct Gate {
 impl Gate {
     /// Everybody may come.
     pub fn new(local: PeerId) -> Self {
-        Self { local, lines: HashMap::new(), refused: HashMap::new(), close: VecDeque::new(), waker: None }
+        Self { local, lines: HashMap::new(), refused: HashMap::new(), handshakes: HashMap::new(), close: VecDeque::new(), waker: None }
     }
 
     /// Closes the peer's connections and refuses new ones for so long.
@@ -70,6 +81,16 @@ impl Gate {
         self.refused.get(peer).is_some_and(|until| *until > Instant::now())
     }
 
+    /// How many are remembered as refused.
+    pub fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// How many addresses' handshakes are counted.
+    pub fn knocking(&self) -> usize {
+        self.handshakes.len()
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -78,6 +99,17 @@ impl Gate {
 
     fn admit(&self, peer: &PeerId) -> Result<dummy::ConnectionHandler, ConnectionDenied> {
         if self.refuses(peer) { Err(ConnectionDenied::new(Refused)) } else { Ok(dummy::ConnectionHandler) }
+    }
+
+    /// Whether the address may begin one more handshake.
+    fn may_knock(&mut self, from: IpAddr, now: Instant) -> bool {
+        if self.handshakes.len() >= HANDSHAKES_ADDRESSES && !self.handshakes.contains_key(&from) {
+            let quietest = self.handshakes.iter_mut().map(|(ip, budget)| (budget.part_left(now), *ip)).max_by(|a, b| a.0.total_cmp(&b.0));
+            if let Some((_, quietest)) = quietest {
+                self.handshakes.remove(&quietest);
+            }
+        }
+        self.handshakes.entry(from).or_insert_with(|| Budget::new(HANDSHAKES_BURST, HANDSHAKES_PER_SEC, now)).take(1.0, now)
     }
 
     /// Closes second connections whose moment is over.
@@ -104,6 +136,18 @@ fn keep(local: &PeerId, peer: &PeerId, lines: &[Line]) -> Option<ConnectionId> {
 impl NetworkBehaviour for Gate {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(&mut self, _: ConnectionId, _: &Multiaddr, from: &Multiaddr) -> Result<(), ConnectionDenied> {
+        let ip = from.iter().find_map(|part| match part {
+            Protocol::Ip4(ip) => Some(ip.into()),
+            Protocol::Ip6(ip) => Some(ip.into()),
+            _ => None,
+        });
+        match ip {
+            Some(ip) if !self.may_knock(ip, Instant::now()) => Err(ConnectionDenied::new(Hasty)),
+            _ => Ok(()),
+        }
+    }
 
     fn handle_established_inbound_connection(
         &mut self,
@@ -216,6 +260,21 @@ mod tests {
         assert!(gate.close.is_empty());
         gate.tidy(now + SECOND_CONNECTION);
         assert_eq!(gate.close.len(), 1);
+    }
+
+    #[test]
+    fn an_address_begins_only_so_many_handshakes_and_others_go_on() {
+        let (mut gate, now) = (Gate::new(PeerId::random()), Instant::now());
+        let (hasty, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let taken = (0..10 * HANDSHAKES_BURST).filter(|_| gate.may_knock(hasty, now)).count();
+        assert_eq!(taken, HANDSHAKES_BURST as usize);
+        assert!(gate.may_knock(other, now));
+        for n in 0..2 * HANDSHAKES_ADDRESSES as u32 {
+            gate.may_knock(IpAddr::from(n.to_be_bytes()), now);
+        }
+        assert!(gate.handshakes.len() <= HANDSHAKES_ADDRESSES);
+        assert!(!gate.may_knock(hasty, now), "who knocks most is forgotten last");
+        assert!(gate.may_knock(hasty, now + Duration::from_secs(1)));
     }
 
     #[test]

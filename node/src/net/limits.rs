@@ -43,8 +43,38 @@ pub const SECOND_CONNECTION: Duration = Duration::from_secs(2);
 pub const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// Refused peers that are remembered; the one whose time ends first is forgotten.
 pub const REFUSED_MAX: usize = 1_024;
+/// How long nothing useful may come by gossip before lines are exchanged for others, one of this node's own and, when no more are taken, one
+/// of others' at a time.
+pub const QUIET: Duration = Duration::from_secs(20);
+/// How long a peer whose line was given up so is not connected again.
+pub const EXCHANGED_FOR: Duration = Duration::from_secs(60);
+/// Relays that are asked to lead to this node when nobody reaches it.
+pub const RELAYS_WANTED: usize = 2;
+/// How often a relay is asked again that did not want to.
+pub const RELAY_ASK_EVERY: Duration = Duration::from_secs(15);
 /// Streams of one connection; more are reset by the multiplexer.
 pub const STREAMS_PER_CONNECTION: usize = 256;
+/// What a peer may send on streams that it opened, in bytes a second: many times what gossip needs. Of more nothing is read until the second
+/// is over, so that the peer has to wait.
+pub const UNASKED_BYTES_PER_SEC: u32 = 512 * 1024;
+/// And at once.
+pub const UNASKED_BYTES_BURST: u32 = 4 * 1024 * 1024;
+/// What opening a stream counts for, in bytes: it is 128 streams a second, and each costs a negotiation.
+pub const UNASKED_STREAM: u32 = 4 * 1024;
+/// What a read counts for at least, in bytes.
+pub const UNASKED_READ_MIN: usize = 64;
+/// How long an empty budget is left to refill before more is read.
+pub const UNASKED_PAUSE: Duration = Duration::from_millis(20);
+/// A peer whose budget is empty for so long is cut off and refused as one that floods.
+pub const FLOOD_AFTER: Duration = Duration::from_secs(15);
+/// Handshakes that one address may begin at once; more are refused before any cryptography.
+pub const HANDSHAKES_BURST: u32 = 64;
+/// And a second.
+pub const HANDSHAKES_PER_SEC: u32 = 8;
+/// Addresses whose handshakes are counted; the one that has been quiet for longest is forgotten.
+pub const HANDSHAKES_ADDRESSES: usize = 1_024;
+/// Of the peers that a node is connected to, so many it wants to have called itself: whoever fills its incoming lines does not surround it.
+pub const OUTBOUND_WANTED: usize = 6;
 
 // ---- addresses --------------------------------------------------------------------------------------------------------------------
 
@@ -95,6 +125,13 @@ pub const VERDICT_WITHIN: Duration = Duration::from_secs(11);
 pub const OPEN_MESSAGES_MAX: usize = 16_384;
 /// Open messages that one peer delivered; more are ignored at once and counted as overflow.
 pub const OPEN_MESSAGES_PER_PEER: usize = 2_048;
+/// Messages that one peer may bring at once without a use: junk, things known in another form, what is too late. What is accepted counts for
+/// nothing. Of more nothing is looked at: it is ignored and counted as overflow, and sync brings what was worth something.
+pub const USELESS_BURST: u32 = 2_048;
+/// And a second.
+pub const USELESS_PER_SEC: u32 = 256;
+/// So many messages past that budget count as one act of greed.
+pub const USELESS_PER_FAULT: u32 = 256;
 /// The largest gossip packet, many times a receipt; larger ones break the stream.
 pub const GOSSIP_PACKET_MAX: usize = 16 * 1024;
 /// Messages that wait to be sent to one peer; when it is full, new ones for that peer are dropped and it loses score as a slow one.

@@ -1,12 +1,23 @@
-//! Many streams on one line, by yamux, and a line that ends when it is told to.
+//! Many streams on one line, by yamux; a line that ends when it is told to, and that carries what the other end sends unasked only so fast.
+//!
+//! ```text
+//!   streams that this end opened ─────────────────▶ answers that it asked for: as fast as they come
+//!   streams that the other end opened ──budget────▶ gossip, questions, claims: 512 KiB a second, then the other end has to wait
+//! ```
+//!
+//! So a flood of whatever kind costs this node no more than its budget, by backpressure and without a look at its content; who keeps the
+//! budget empty is cut off with [`Flood`].
 //!
 //! Closing a line flushes what waits on it first. When the machine at the other end has vanished nothing can be flushed: the system's
 //! buffer is full and stays so until TCP gives up, a quarter of an hour later, and for so long the peer would count as connected. Here
 //! closing has a limit, after which the line is dropped as it is.
 
+use std::error::Error;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use futures::future::{MapOk, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
@@ -15,6 +26,7 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 use libp2p::yamux;
 use tokio::time::Sleep;
 
+use super::budget::Budget;
 use super::limits;
 
 /// yamux with bounded streams, on lines whose closing ends within [`limits::CLOSE_WITHIN`].
@@ -69,53 +81,203 @@ where
     }
 }
 
-/// A line whose closing ends in time.
+/// The other end kept sending more than its budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer floods this node")]
+pub struct Flood;
+
+/// Whether a line was closed for a flood.
+pub fn is_flood(error: &io::Error) -> bool {
+    let mut error: &(dyn Error + 'static) = error;
+    loop {
+        if error.is::<Flood>() {
+            return true;
+        }
+        let wrapped = error.downcast_ref::<io::Error>().and_then(|io| io.get_ref()).map(|inner| inner as &(dyn Error + 'static));
+        match wrapped.or_else(|| error.source()) {
+            Some(next) => error = next,
+            None => return false,
+        }
+    }
+}
+
+/// What the other end sends unasked.
+#[derive(Debug)]
+struct Meter {
+    budget: Budget,
+    /// Since when the budget is empty again and again.
+    dry_since: Option<Instant>,
+    flood: bool,
+    /// Who closes the line.
+    closer: Option<Waker>,
+}
+
+impl Meter {
+    fn new(now: Instant) -> Self {
+        Self {
+            budget: Budget::new(limits::UNASKED_BYTES_BURST, limits::UNASKED_BYTES_PER_SEC, now),
+            dry_since: None,
+            flood: false,
+            closer: None,
+        }
+    }
+
+    /// How long to wait before anything more is read; `None`: not at all.
+    fn dry(&mut self, now: Instant) -> Option<std::time::Duration> {
+        let wait = self.budget.wait(now);
+        if wait.is_zero() {
+            if self.budget.part_left(now) > 0.5 {
+                self.dry_since = None;
+            }
+            return None;
+        }
+        if now.duration_since(*self.dry_since.get_or_insert(now)) >= limits::FLOOD_AFTER && !self.flood {
+            self.flood = true;
+            if let Some(closer) = self.closer.take() {
+                closer.wake();
+            }
+        }
+        Some(wait)
+    }
+}
+
+type Metered = Arc<Mutex<Meter>>;
+
+fn lock(meter: &Metered) -> MutexGuard<'_, Meter> {
+    meter.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until there is budget.
+#[derive(Debug)]
+struct Gauge {
+    meter: Metered,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Gauge {
+    fn new(meter: Metered) -> Self {
+        Self { meter, pause: None }
+    }
+
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                std::task::ready!(Future::poll(pause.as_mut(), cx));
+                self.pause = None;
+            }
+            match lock(&self.meter).dry(Instant::now()) {
+                None => return Poll::Ready(()),
+                // Not for a few bytes at a time.
+                Some(wait) => self.pause = Some(Box::pin(tokio::time::sleep(wait.max(limits::UNASKED_PAUSE)))),
+            }
+        }
+    }
+
+    fn spend(&self, amount: f64) {
+        lock(&self.meter).budget.take(amount, Instant::now());
+    }
+}
+
+/// A stream; one that the other end opened is read no faster than the line's budget allows.
+#[derive(Debug)]
+pub struct Stream<S> {
+    inner: S,
+    unasked: Option<Gauge>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let stream = self.get_mut();
+        let Some(gauge) = &mut stream.unasked else { return Pin::new(&mut stream.inner).poll_read(cx, buffer) };
+        std::task::ready!(gauge.poll_room(cx));
+        let read = std::task::ready!(Pin::new(&mut stream.inner).poll_read(cx, buffer));
+        if let Ok(bytes) = read {
+            // A packet of one byte costs more than a byte.
+            gauge.spend(bytes.max(limits::UNASKED_READ_MIN) as f64);
+        }
+        Poll::Ready(read)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+    }
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bytes)
+    }
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_close(cx)
+    }
+}
+
+/// A line whose closing ends in time, with a budget for what comes unasked.
 #[derive(Debug)]
 pub struct Line<M> {
     inner: M,
     /// Runs from the first time that closing had to wait.
     limit: Option<Pin<Box<Sleep>>>,
+    /// Waits before the next stream of the other end is taken.
+    opening: Gauge,
 }
 
 impl<M> Line<M> {
-    fn new(inner: M) -> Self {
-        Self { inner, limit: None }
+    /// Around a line of many streams.
+    pub fn new(inner: M) -> Self {
+        Self { inner, limit: None, opening: Gauge::new(Arc::new(Mutex::new(Meter::new(Instant::now())))) }
     }
 }
 
 impl<M> StreamMuxer for Line<M>
 where
     M: StreamMuxer + Unpin,
+    M::Substream: Unpin,
+    M::Error: Send + Sync + 'static,
 {
-    type Substream = M::Substream;
-    type Error = M::Error;
+    type Substream = Stream<M::Substream>;
+    type Error = io::Error;
 
     fn poll_inbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
-        StreamMuxer::poll_inbound(Pin::new(&mut self.get_mut().inner), cx)
+        let line = self.get_mut();
+        std::task::ready!(line.opening.poll_room(cx));
+        let inner = std::task::ready!(StreamMuxer::poll_inbound(Pin::new(&mut line.inner), cx)).map_err(io::Error::other)?;
+        line.opening.spend(limits::UNASKED_STREAM.into());
+        Poll::Ready(Ok(Stream { inner, unasked: Some(Gauge::new(Arc::clone(&line.opening.meter))) }))
     }
 
     fn poll_outbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
-        StreamMuxer::poll_outbound(Pin::new(&mut self.get_mut().inner), cx)
+        let inner = std::task::ready!(StreamMuxer::poll_outbound(Pin::new(&mut self.get_mut().inner), cx)).map_err(io::Error::other)?;
+        Poll::Ready(Ok(Stream { inner, unasked: None }))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         let line = self.get_mut();
         if let Poll::Ready(closed) = StreamMuxer::poll_close(Pin::new(&mut line.inner), cx) {
-            return Poll::Ready(closed);
+            return Poll::Ready(closed.map_err(io::Error::other));
         }
         let limit = line.limit.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::CLOSE_WITHIN)));
         Future::poll(limit.as_mut(), cx).map(Ok)
     }
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
-        StreamMuxer::poll(Pin::new(&mut self.get_mut().inner), cx)
+        let line = self.get_mut();
+        {
+            let mut meter = lock(&line.opening.meter);
+            if meter.flood {
+                return Poll::Ready(Err(io::Error::other(Flood)));
+            }
+            meter.closer = Some(cx.waker().clone());
+        }
+        StreamMuxer::poll(Pin::new(&mut line.inner), cx).map_err(io::Error::other)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use libp2p::core::muxing::StreamMuxerExt;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -143,8 +305,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn closing_ends_though_nothing_can_be_flushed() {
         let line = OutboundConnectionUpgrade::upgrade_outbound(Multiplexer::default(), Stuck, "/yamux/1.0.0").await.unwrap();
-        let start = Instant::now();
+        let start = tokio::time::Instant::now();
         line.close().await.unwrap();
         assert!((limits::CLOSE_WITHIN..2 * limits::CLOSE_WITHIN).contains(&start.elapsed()));
+    }
+
+    #[test]
+    fn a_budget_that_stays_empty_is_a_flood_and_a_burst_is_not() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        meter.budget.take(2.0 * f64::from(limits::UNASKED_BYTES_BURST), start);
+        assert!(meter.dry(start).is_some());
+        let later = start + limits::FLOOD_AFTER;
+        assert!(meter.dry(later).is_none() && !meter.flood, "it was paid for meanwhile");
+        let mut now = later;
+        while !meter.flood {
+            meter.budget.take(f64::from(limits::UNASKED_BYTES_PER_SEC), now);
+            meter.dry(now);
+            now += std::time::Duration::from_millis(500);
+            assert!(now < start + 4 * limits::FLOOD_AFTER, "never noticed");
+        }
+        assert!(is_flood(&io::Error::other(io::Error::other(Flood))) && !is_flood(&io::Error::other("a flood")));
     }
 }

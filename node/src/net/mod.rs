@@ -2,6 +2,7 @@
 
 pub mod behaviour;
 pub mod book;
+pub mod budget;
 pub mod codec;
 pub mod dial;
 pub mod gate;
@@ -11,3 +12,4 @@ pub mod numbers;
 pub mod remembered;
 pub mod scoring;
 pub mod task;
+pub mod ways;

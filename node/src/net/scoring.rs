@@ -49,7 +49,9 @@ pub fn thresholds() -> PeerScoreThresholds {
         graylist_threshold: GRAYLIST,
         // Peers that a pruning peer proposes are not dialled: the table of peers finds them.
         accept_px_threshold: f64::MAX,
-        opportunistic_graft_threshold: 1.0,
+        // Who brings nothing never gets here (see P1 and P2): a mesh whose median member is below takes in somebody better, so that silent
+        // members are replaced.
+        opportunistic_graft_threshold: 4.0,
     }
 }
 
@@ -61,8 +63,9 @@ fn halving(secs: f64) -> f64 {
 fn topic(topic: Topic) -> TopicScoreParams {
     TopicScoreParams {
         topic_weight: 1.0,
-        // P1: a little for staying, at most 5 after an hour, so that newcomers do not push out who has served long.
-        time_in_mesh_weight: 5.0 / 3_600.0,
+        // P1: a little for staying, at most 1 a topic after an hour, so that newcomers do not push out who has served long, and less in all
+        // topics than what a member earns that brings news.
+        time_in_mesh_weight: 1.0 / 3_600.0,
         time_in_mesh_quantum: Duration::from_secs(1),
         time_in_mesh_cap: 3_600.0,
         // P2: a little for bringing news first, at most 10.

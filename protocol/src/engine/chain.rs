@@ -67,6 +67,11 @@ impl Place {
         Millis(self.times.last().copied().unwrap_or_default())
     }
 
+    /// The head's own compact target.
+    pub fn bits(&self) -> Bits {
+        self.bits
+    }
+
     /// The compact target of a child.
     pub fn next_bits(&self, spec: &NetworkSpec) -> Bits {
         target::next_bits(spec, self.height.0 + 1, self.anchor, self.schedule_secs)

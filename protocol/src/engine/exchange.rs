@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::audits::{ROOM, Waiter};
 use super::io::*;
 use super::receive::{Source, Taken};
-use super::sync::{Asked, BARREN_MS, PAUSE_MS, PROMPT_MS, Page, SHUN_MS, Talk};
+use super::sync::{Asked, BARREN_MS, Offer, PAGE_TRIES_MAX, PAUSE_MS, PROMPT_MS, Page, SHARE_WORTH_MS, SHUN_MS, Talk};
 use super::{Engine, SyncState};
 use crate::types::{Height, Root};
 use crate::verify::{Contextual, Semantic};
@@ -89,6 +89,7 @@ impl Engine {
                 }
             }
             // Who boasts and says nothing must not keep a conversation from those who have something to say.
+            Asked::Heads if self.asks_page_again(peer) => {}
             Asked::Heads => {
                 self.sync.shun(peer, Talk::Heads, PAUSE_MS, self.now);
                 self.drop_offer_of(peer, out);
@@ -99,6 +100,18 @@ impl Engine {
             }
             Asked::ByRoot(_) => {}
         }
+    }
+
+    /// Whether a page that did not come is waited for once more: a light node would lose what it took as claimed, all of a long download.
+    fn asks_page_again(&mut self, peer: Peer) -> bool {
+        if self.peers.get(peer).is_none() || self.sync.is_shunned(peer, Talk::Heads, self.now) {
+            return false;
+        }
+        let claims = |offer: &&mut Offer| offer.peer == peer && offer.asked.is_some() && offer.first_claimed.is_some();
+        let Some(offer) = self.sync.offer.as_mut().filter(claims) else { return false };
+        offer.tries += 1;
+        offer.asked = None;
+        offer.tries < PAGE_TRIES_MAX
     }
 
     /// A peer asks: what it may know, as long as it does not ask too much.
@@ -178,7 +191,8 @@ impl Engine {
         self.job.in_touch |= !better;
         let same_tip = status.tip == self.chain.tip();
         let mut differing = Vec::new();
-        let mut equal = same_tip && status.bans == self.standing.digest();
+        // Bans may differ for good between nodes in step: a key without accepted shares at a node is not banned there.
+        let mut equal = same_tip;
         // Nothing earns that is keyed above the tip: epochs beyond are a lie, and are not even looked at.
         let epochs = horizon..=self.chain.height().0 + 1;
         for (offset, theirs) in (0u64..).zip(&status.epochs) {
@@ -200,7 +214,9 @@ impl Engine {
         }
         self.begin_offer();
         self.ask_heads(out);
-        if known_tip && !shunned && !resting && self.sync.offer.is_none() && self.sync.pull.is_none() {
+        // A download that has brought nothing yet may be nothing but a boast: it must not keep shares from coming.
+        let downloading = self.sync.offer.as_ref().is_some_and(|offer| offer.last.is_some() || offer.page.is_some());
+        if known_tip && !shunned && !resting && !downloading && self.sync.pull.is_none() {
             self.sync.start_pull(peer, differing.into_iter(), now);
         }
         self.pull_on(out);
@@ -361,7 +377,7 @@ impl Engine {
             return;
         }
         let Some(page) = offer.page.take() else { return };
-        offer.barren_ms = 0;
+        (offer.barren_ms, offer.tries) = (0, 0);
         offer.last = page.heads.last().map(|(head, _)| {
             let receipt = head.semantic().receipt();
             (Height(receipt.epoch_id), receipt.work_root)
@@ -503,12 +519,12 @@ impl Engine {
                 }
             }
         }
-        let barren = self.shares.len() + self.audits.len() <= before;
+        let new = (self.shares.len() + self.audits.len()).saturating_sub(before) as u64;
         if let Some(pull) = &mut self.sync.pull {
             pull.clean &= clean;
             pull.came += count;
             pull.after = after;
-            pull.barren_ms = if barren { pull.barren_ms + waited } else { 0 };
+            pull.barren_ms = (pull.barren_ms + waited).saturating_sub(new.saturating_mul(SHARE_WORTH_MS));
             if pull.barren_ms > BARREN_MS {
                 self.sync.shun(peer, Talk::Shares, SHUN_MS, now);
                 self.sync.pull = None;
@@ -516,7 +532,7 @@ impl Engine {
                 if !more {
                     self.sync.epoch_pulled(now);
                 }
-                if !barren || (!more && waited < PROMPT_MS) {
+                if waited < PROMPT_MS && (new > 0 || !more) {
                     self.sync.forgive(peer, Talk::Shares);
                 }
             }

@@ -496,9 +496,9 @@ pub struct ShareRow {
 /// What is known of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StandingRow {
-    /// Accepted shares within retention, ever.
+    /// Accepted shares within retention.
     pub accepted: u64,
-    /// Weight of the shares that this node recomputed.
+    /// Weight of those of them that this node recomputed.
     pub audited_weight: U256,
 }
 

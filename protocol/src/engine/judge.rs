@@ -204,8 +204,8 @@ impl Engine {
         lost.extend(won.iter().filter(|unit| self.shares.evidence(unit).is_some()));
         let turns = self.shares.settle(lost.iter().copied(), |_| false, |_| false, &mut self.ops);
         self.turned(turns);
-        for miner in self.shares.forget(lost, &mut self.ops) {
-            self.standing.retired(&miner, &mut self.ops);
+        for (miner, trusted) in self.shares.forget(lost, &mut self.ops) {
+            self.standing.retired(&miner, trusted, &mut self.ops);
         }
         // What is left of what won them counts as a head no more.
         self.settle(won);

@@ -226,8 +226,8 @@ impl Engine {
             self.pruned = horizon;
             self.ops.push(Op::PutHorizon { epoch: horizon });
         }
-        for miner in self.shares.prune(horizon, &mut self.ops) {
-            self.standing.retired(&miner, &mut self.ops);
+        for (miner, trusted) in self.shares.prune(horizon, &mut self.ops) {
+            self.standing.retired(&miner, trusted, &mut self.ops);
         }
         self.standing.prune(horizon, &mut self.ops);
         self.outbox.prune(horizon, self.chain.height().0 + 1, &mut self.ops);
@@ -274,6 +274,7 @@ impl Engine {
             outbox: self.outbox.counts(),
             mining: self.job.is_mining(),
             sync: self.sync_state(),
+            clock_off_ms: self.peers.clock_off_ms(self.now),
             peers: peers
                 .map(|(peer, state)| PeerView {
                     peer,

@@ -2,7 +2,8 @@
 //!
 //! A peer's budgets outlive its connection: its number comes back with it, so leaving and coming again gives no new ones.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::vec::Vec;
 
 use super::io::{AskId, Peer, Status};
 use crate::types::Millis;
@@ -22,6 +23,12 @@ const PAGES_BURST: u64 = 256;
 const HELD_MAX: u32 = 16;
 /// False shares of keys without standing that are put down to bad luck, a minute.
 const FALSE_SHARES_PER_MIN: u64 = 4;
+/// The last stamps that a peer delivered count for what it says of the time; a further one takes the oldest one's place …
+const STAMPS_PER_PEER: usize = 8;
+/// … for this long, so that a clock that was set right is not blamed for long …
+const STAMPS_FOR_MS: u64 = 600_000;
+/// … and so many peers must have delivered some before the local clock is compared: of fewer, one liar would be half.
+const CLOCK_PEERS_MIN: usize = 3;
 
 /// Tokens that come back with time; in thousandths, so that slow rates are exact.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +71,10 @@ pub struct PeerState {
     pub status_asked: Option<Millis>,
     /// The open question about its status.
     pub status_ask: Option<AskId>,
-    /// Whether tip, shares and bans were equal to ours at its last status.
+    /// Whether tip and shares were equal to ours at its last status.
     pub in_step: bool,
+    /// When its last receipts came, and how far the local clock was past their stamps; the oldest first.
+    stamps: VecDeque<(Millis, i64)>,
 }
 
 /// Deliverers that gossip but do not speak sync (a rendezvous), remembered at a time; the oldest is forgotten.
@@ -99,8 +108,19 @@ impl PeerState {
             status_asked: None,
             status_ask: None,
             in_step: false,
+            stamps: VecDeque::new(),
         }
     }
+    /// How far the local clock is past what this peer's receipts say, of the fresh ones the middle one.
+    fn clock_off_ms(&self, now: Millis) -> Option<i64> {
+        middle(self.stamps.iter().filter(|(at, _)| now.since(*at) < STAMPS_FOR_MS).map(|(_, off)| *off).collect())
+    }
+}
+
+/// The lower middle of some numbers.
+fn middle(mut numbers: Vec<i64>) -> Option<i64> {
+    numbers.sort_unstable();
+    numbers.get(numbers.len().saturating_sub(1) / 2).copied()
 }
 
 impl Peers {
@@ -112,7 +132,7 @@ impl Peers {
     /// A peer is gone: what it said is forgotten, what it used up is not.
     pub fn down(&mut self, peer: Peer, now: Millis) {
         if let Some(state) = self.peers.remove(&peer).or_else(|| self.guests.remove(&peer)) {
-            let state = PeerState { status: None, status_at: None, status_ask: None, in_step: false, ..state };
+            let state = PeerState { status: None, status_at: None, status_ask: None, in_step: false, stamps: VecDeque::new(), ..state };
             self.gone.insert(peer, (now, state));
             self.by_leaving.insert((now, peer));
         }
@@ -198,6 +218,21 @@ impl Peers {
     /// Whether this node may ask the peer for a page now, without being greedy.
     pub fn may_page(&mut self, peer: Peer, now: Millis) -> bool {
         self.peers.get_mut(&peer).is_some_and(|state| state.pages.take(PAGES_PER_SEC, PAGES_BURST, now))
+    }
+    /// A receipt that is gossiped now bears this stamp. Whether it is true is not asked: what one peer brings moves that peer's word alone.
+    pub fn stamp_came(&mut self, peer: Peer, stamp: Millis, now: Millis) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        if state.stamps.len() >= STAMPS_PER_PEER {
+            state.stamps.pop_front();
+        }
+        let off = if now >= stamp { now.since(stamp).cast_signed() } else { -stamp.since(now).cast_signed() };
+        state.stamps.push_back((now, off));
+    }
+    /// How far the local clock is ahead of the middle one of the connected peers; negative: behind. `None` when too few have delivered receipts lately.
+    /// A receipt is as old as the search that found it and its way here took, so a right clock seems some seconds ahead at most.
+    pub fn clock_off_ms(&self, now: Millis) -> Option<i64> {
+        let offs: Vec<i64> = self.peers.values().filter_map(|state| state.clock_off_ms(now)).collect();
+        if offs.len() < CLOCK_PEERS_MIN { None } else { middle(offs) }
     }
     /// The peer delivered a false share of a key without standing; whether that is more than bad luck.
     pub fn false_share(&mut self, peer: Peer, now: Millis) -> bool {

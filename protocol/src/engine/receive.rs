@@ -54,6 +54,8 @@ impl Engine {
         if topic == Topic::Alerts {
             self.take_alert(receipt, peer, message, out);
         } else {
+            // Also of what is held: a clock that is behind takes every receipt to be ahead.
+            self.peers.stamp_came(peer, receipt.receipt().timestamp, self.now);
             self.take(receipt, source, out);
         }
     }

@@ -259,16 +259,16 @@ impl Shares {
         turns
     }
 
-    /// Forgets the shares of epochs below `horizon`; the ledger keeps their sums. Gives their miners, one for each share.
-    pub fn prune(&mut self, horizon: u64, ops: &mut Vec<Op>) -> Vec<PublicKey> {
+    /// Forgets the shares of epochs below `horizon`; the ledger keeps their sums. Gives what [`Shares::forget`] gives.
+    pub fn prune(&mut self, horizon: u64, ops: &mut Vec<Op>) -> Vec<(PublicKey, U256)> {
         let kept = self.by_epoch.split_off(&horizon);
         let old = core::mem::replace(&mut self.by_epoch, kept);
         self.digests = self.digests.split_off(&horizon);
         self.forget(old.into_values().flatten(), ops)
     }
 
-    /// Forgets shares; what they earn stays in the ledger. Gives their miners, one for each share.
-    pub fn forget(&mut self, units: impl IntoIterator<Item = UnitId>, ops: &mut Vec<Op>) -> Vec<PublicKey> {
+    /// Forgets shares; what they earn stays in the ledger. Gives the miner of each, and the weight that it was trusted for.
+    pub fn forget(&mut self, units: impl IntoIterator<Item = UnitId>, ops: &mut Vec<Op>) -> Vec<(PublicKey, U256)> {
         let mut miners = Vec::new();
         for unit in units {
             let Some(share) = self.by_unit.remove(&unit) else { continue };
@@ -281,7 +281,8 @@ impl Shares {
             count_down(&mut self.on_head, &(share.prev, share.miner));
             self.unaudited.remove(&unit);
             ops.push(Op::DropShare { unit });
-            miners.push(share.miner);
+            let trusted = if share.state == ShareState::Audited { share.weight } else { U256::ZERO };
+            miners.push((share.miner, trusted));
         }
         miners
     }

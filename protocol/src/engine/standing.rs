@@ -53,10 +53,12 @@ impl Standing {
         row.audited_weight = row.audited_weight.saturating_add(weight);
         ops.push(Op::PutStanding { miner: *miner, row: *row });
     }
-    /// A share fell below retention. A key with nothing left is forgotten; trust is earned anew.
-    pub fn retired(&mut self, miner: &PublicKey, ops: &mut Vec<Op>) {
+    /// A share fell below retention, and the weight that it was trusted for with it: good standing lasts as long as what earned it is kept. A key
+    /// with nothing left is forgotten.
+    pub fn retired(&mut self, miner: &PublicKey, trusted: U256, ops: &mut Vec<Op>) {
         let Some(row) = self.rows.get_mut(miner) else { return };
         row.accepted = row.accepted.saturating_sub(1);
+        row.audited_weight = row.audited_weight.saturating_sub(trusted);
         if row.accepted == 0 {
             self.rows.remove(miner);
             ops.push(Op::DropStanding { miner: *miner });

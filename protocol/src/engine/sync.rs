@@ -30,10 +30,14 @@ const PAGE_AUDITS_MS: u64 = 30_000;
 pub const PROMPT_MS: u64 = 2_000;
 /// A conversation may wait so long for answers that bring nothing new; then another peer has its turn.
 pub const BARREN_MS: u64 = 10_000;
+/// A share that is new pays for so much of that waiting: who has many is worth a slow line, who lets them drip is not.
+pub const SHARE_WORTH_MS: u64 = 50;
 /// Waiting for all pages of one peer's bans together takes this long at most, or the rest is left for another time …
 const BANS_MS: u64 = 30_000;
 /// … as it is after so many pages: more keys are never banned within retention.
 const BANS_PAGES_MAX: u32 = 1_024;
+/// A page of heads that did not come is asked for again so often, when giving the download up would lose what was taken as claimed.
+pub const PAGE_TRIES_MAX: u8 = 3;
 /// Single heads that are wanted at a time, and of one peer; further ones come by download.
 const WANTED_MAX: usize = 1_024;
 const WANTED_PER_PEER: usize = 16;
@@ -95,6 +99,8 @@ pub struct Offer {
     pub asked: Option<Millis>,
     /// How long it waited for pages without a head that was new.
     pub barren_ms: u64,
+    /// How often the next page was asked for and did not come.
+    pub tries: u8,
     /// Whether the last page was not full: the peer has no more.
     pub ended: bool,
 }
@@ -121,7 +127,7 @@ pub struct Pull {
     pub came: usize,
     /// Since when a question is open.
     pub asked: Option<Millis>,
-    /// How long it waited for pages with nothing new.
+    /// How long it waited, less what the new shares that came were worth.
     pub barren_ms: u64,
 }
 
@@ -285,7 +291,7 @@ impl Sync {
     pub fn new_offer(&mut self, peer: Peer, tip: Root, height: Height, work: U256) -> Offer {
         self.offers += 1;
         let (ordinal, last, first_claimed, page, asked) = (self.offers, None, None, None, None);
-        Offer { peer, tip, height, work, ordinal, last, first_claimed, page, asked, barren_ms: 0, ended: false }
+        Offer { peer, tip, height, work, ordinal, last, first_claimed, page, asked, barren_ms: 0, tries: 0, ended: false }
     }
 
     /// Whether to ask the peer for this head now.

@@ -12,7 +12,7 @@ pub struct PeerView {
     pub peer: Peer,
     /// The tip that it last told.
     pub tip: Option<(Height, Root)>,
-    /// Whether tip, shares and bans were last seen equal to ours.
+    /// Whether tip and shares were last seen equal to ours. Bans do not count: who never took a share of a key does not ban it.
     pub in_step: bool,
     /// When its last status came.
     pub status_at: Option<Millis>,
@@ -74,6 +74,21 @@ pub struct View {
     pub mining: bool,
     /// Sync with peers.
     pub sync: SyncState,
+    /// How far the local clock is ahead of the middle of the peers' stamps, milliseconds; negative: behind. `None` when fewer than three peers
+    /// have gossiped receipts within ten minutes. A right clock seems ahead by the age of fresh receipts, a few seconds at most.
+    pub clock_off_ms: Option<i64>,
     /// The peers.
     pub peers: Vec<PeerView>,
+}
+
+impl View {
+    /// The engine's bounded pools: name, places taken, places there are.
+    pub fn pools(&self) -> [(&'static str, usize, usize); 4] {
+        [
+            ("held", self.held, super::held::HELD_TOTAL_MAX),
+            ("undecided", self.undecided, super::audits::UNDECIDED_MAX),
+            ("audits_in_flight", self.audits_in_flight, super::audits::IN_FLIGHT_MAX),
+            ("outbox_unsent", self.outbox.0 + self.outbox.1, super::outbox::OUTBOX_UNSENT_MAX),
+        ]
+    }
 }

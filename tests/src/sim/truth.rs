@@ -38,6 +38,22 @@ impl Truth {
             Err(fault) => panic!("the CPU backend failed: {fault}"),
         })
     }
+
+    /// The root of an attempt that is not remembered unless it was asked for before: most attempts win nothing.
+    ///
+    /// # Panics
+    /// When the CPU backend fails, which it does not.
+    pub fn root_once(&mut self, attempt: &Attempt) -> Root {
+        match self.backend.roots(std::slice::from_ref(attempt)) {
+            Ok(roots) => roots[0],
+            Err(fault) => panic!("the CPU backend failed: {fault}"),
+        }
+    }
+
+    /// Remembers a root that was computed.
+    pub fn remember(&mut self, attempt: &Attempt, root: Root) {
+        self.roots.insert(*attempt, root);
+    }
 }
 
 impl Default for Truth {

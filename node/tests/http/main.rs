@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod events;
+
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
@@ -36,7 +38,7 @@ impl Recompute for Reference {
 const TOKEN: &str = "0123456789abcdef";
 
 fn vectors() -> Vec<Value> {
-    serde_json::from_str(include_str!("../../tests/vectors/receipts.json")).unwrap()
+    serde_json::from_str(include_str!("../../../tests/vectors/receipts.json")).unwrap()
 }
 
 /// A vector's text in signing order.
@@ -279,6 +281,33 @@ async fn metrics_are_openmetrics_without_peers() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     assert!(!text.contains("16Uiu2HA") && !text.contains(&server.own.to_hex()));
+    for line in text.lines().filter_map(|line| line.strip_prefix("# UNIT ")) {
+        let (name, unit) = line.split_once(' ').unwrap();
+        assert!(name.ends_with(&format!("_{unit}")), "{line}");
+    }
+    for line in [
+        "# UNIT tops_loop_age_seconds seconds",
+        "# TYPE tops_receipt_age_seconds histogram",
+        "tops_build_info{version=",
+        "tops_ready{check=\"peers\"} 0.0",
+        "tops_outbox{state=\"dead\"} 1",
+        "tops_pool_used{pool=\"held\"} 0.0",
+        "tops_pool_limit{pool=\"held\"} 4096.0",
+        "process_resident_memory_bytes ",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+}
+
+/// What Prometheus read before OpenMetrics, for who asks for it.
+#[tokio::test]
+async fn metrics_are_told_in_the_older_format_too() {
+    let server = server(false).await;
+    let response = server.client.get(format!("{}/metrics", server.base)).header("accept", "text/plain").send().await.unwrap();
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    let text = response.text().await.unwrap();
+    assert!(text.contains("# TYPE tops_attempts_total counter\ntops_attempts_total 77\n"), "{text}");
+    assert!(!text.contains("# UNIT") && !text.contains("# EOF"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Value;
 
@@ -18,7 +19,7 @@ use crate::settings::{self, ConfigFault, Environment, Layers};
 
 /// Mines, verifies, gossips and keeps receipts of matrix-multiplication work. Without a command: joins the network and mines.
 #[derive(Debug, Parser)]
-#[command(name = "tops-node", version, disable_help_subcommand = true)]
+#[command(name = "tops-node", version)]
 pub struct Cli {
     /// Print one JSON object instead of text.
     #[arg(long, global = true)]
@@ -139,13 +140,25 @@ impl From<ConfigFault> for Failure {
 
 /// Runs one command line; everything a user reads but logs goes to `out` and `err`.
 pub fn run(args: impl IntoIterator<Item = OsString>, environment: Environment, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    let matches = match command().try_get_matches_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let matches = match command().try_get_matches_from(&args) {
         Ok(matches) => matches,
+        // Help that was asked for, the version, and help where a verb is missing. A closed terminal is nobody's fault.
+        Err(e) if !e.use_stderr() => {
+            let _ = write!(out, "{}", e.render());
+            return 0;
+        }
+        Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = write!(err, "{}", e.render());
+            return 2;
+        }
         Err(e) => {
-            let to: &mut dyn Write = if e.use_stderr() { err } else { out };
-            // A closed terminal is nobody's fault.
-            let _ = write!(to, "{}", e.render());
-            return if e.use_stderr() { 2 } else { 0 };
+            let why = misuse(&e, &args);
+            let _ = writeln!(err, "tops-node: {why}");
+            if args.iter().any(|arg| arg == "--json") {
+                let _ = writeln!(out, "{}", serde_json::json!({ "error": why }));
+            }
+            return 2;
         }
     };
     let (json, answer) = match Cli::from_arg_matches(&matches) {
@@ -165,6 +178,36 @@ pub fn run(args: impl IntoIterator<Item = OsString>, environment: Environment, o
         let _ = writeln!(out, "{}", text.trim_end());
     }
     code
+}
+
+/// What clap says over several lines, as one sentence that ends with where to read more.
+fn misuse(error: &clap::Error, args: &[OsString]) -> String {
+    let rendered = error.render().to_string();
+    let mut sentence = String::new();
+    let lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
+    for line in lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information")) {
+        let line = line.trim_start_matches("error: ").trim_start_matches("tip: ");
+        match sentence.chars().last() {
+            None => {}
+            Some(':') => sentence.push(' '),
+            Some(_) if line.starts_with('[') => sentence.push(' '),
+            Some(_) => sentence.push_str("; "),
+        }
+        sentence.push_str(line);
+    }
+    // A number's parser speaks of its own trouble.
+    for theirs in ["invalid digit found in string", "cannot parse integer from empty string", "number too large to fit in target type"] {
+        sentence = sentence.replace(theirs, "it must be a whole number that is not too large");
+    }
+    let mut command = command();
+    let mut path = "tops-node".to_owned();
+    for arg in args.iter().skip(1).filter_map(|arg| arg.to_str()) {
+        if let Some(inner) = command.find_subcommand(arg).cloned() {
+            path = format!("{path} {arg}");
+            command = inner;
+        }
+    }
+    format!("{}; see `{path} --help`", settings::one_line(&sentence))
 }
 
 fn dispatch(cli: Cli, matches: &ArgMatches, environment: Environment) -> Result<Answer, Failure> {
@@ -228,6 +271,30 @@ mod tests {
             assert_eq!(shown["network"]["value"], "dev");
             assert_eq!(shown["network"]["from"], "command line");
         }
+    }
+
+    #[test]
+    fn misuse_is_one_sentence_that_says_where_to_read_more() {
+        for (line, words, path) in [
+            ("docter", "similar subcommand exists: 'doctor'", "`tops-node --help`"),
+            ("--bootsrap x", "'--bootstrap'", "`tops-node --help`"),
+            ("outbox drop", "not provided: <UNIT|--all>", "`tops-node outbox drop --help`"),
+            ("outbox list --state lost", "[possible values: waiting", "`tops-node outbox list --help`"),
+            ("heads --from x", "whole number", "`tops-node heads --help`"),
+            ("heads --limit 1 --all", "cannot be used with", "`tops-node heads --help`"),
+            ("attempt --nonce -1", "'-1'", "`tops-node attempt --help`"),
+            ("peers extra", "'extra'", "`tops-node peers --help`"),
+            ("bench --seconds", "a value is required", "`tops-node bench --help`"),
+        ] {
+            let args: Vec<&str> = line.split(' ').collect();
+            let (code, out, err) = said(&args);
+            assert!(code == 2 && out.is_empty(), "{line}");
+            assert!(err.trim_end().lines().count() == 1 && err.contains(words) && err.contains(path), "{line}: {err}");
+        }
+        let (_, out, _) = said(&["peers", "extra", "--json"]);
+        assert!(serde_json::from_str::<Value>(&out).unwrap()["error"].as_str().unwrap().contains("'extra'"));
+        assert_eq!(said(&["key"]).0, 2);
+        assert_eq!(said(&["help", "bench"]).0, 0);
     }
 
     #[test]

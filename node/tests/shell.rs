@@ -45,7 +45,7 @@ fn a_real_bash_completes_with_it() {
     let script = tops(&["completions", "bash"]);
     let complete = |words: &[&str]| -> BTreeSet<String> {
         let program = format!(
-            "{script}\nCOMP_WORDS=({}); COMP_CWORD={}; COMPREPLY=(); _tops-node tops-node \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"\n\
+            "{script}\nCOMP_WORDS=({}); COMP_CWORD={}; COMPREPLY=(); _tops__node tops-node \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD-1]}}\"\n\
              printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             words.join(" "),
             words.len() - 1

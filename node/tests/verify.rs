@@ -37,7 +37,7 @@ impl Node {
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let address = loop {
             let line: Value = serde_json::from_str(&log.next().expect("the node ended").unwrap()).unwrap();
-            if let Some(address) = line["address"].as_str() {
+            if let Some(address) = line["address"].as_str().filter(|_| line["message"] == "HTTP") {
                 break address.to_owned();
             }
         };

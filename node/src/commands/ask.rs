@@ -165,7 +165,7 @@ pub fn peers(arguments: &Peers, layers: &Layers) -> Result<Answer, Failure> {
         next: None,
         columns: &[
             ("peer", "peer_id", Form::Peer),
-            ("", "outbound", Form::Direction),
+            ("way", "outbound", Form::Direction),
             ("for", "connected_secs", Form::Span),
             ("agent", "agent", Form::Text),
             ("height", "height", Form::Number),

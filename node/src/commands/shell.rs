@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap_complete::Shell;
 use serde_json::json;
 
@@ -32,7 +32,8 @@ pub struct Man {
 pub fn completions(arguments: &Completions) -> Result<Answer, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut cli::command(), NAME, &mut script);
-    let script = String::from_utf8(script).context("the script is no text")?;
+    // clap_complete 4.6 names a command with a hyphen in two ways in its script for bash, so that nothing below it is completed.
+    let script = String::from_utf8(script).context("the script is no text")?.replace("tops__subcmd__node", "tops__node");
     let json = json!({ "shell": arguments.shell.to_string(), "script": script });
     Ok(Answer::yes(script, json))
 }
@@ -40,7 +41,7 @@ pub fn completions(arguments: &Completions) -> Result<Answer, Failure> {
 /// Writes the pages: `tops-node.1`, `tops-node-bench.1`, `tops-node-key-export.1`, …
 pub fn man(arguments: &Man) -> Result<Answer, Failure> {
     let out = &arguments.out;
-    fs::create_dir_all(out).with_context(|| format!("the directory {} cannot be made: choose another --out", out.display()))?;
+    fs::create_dir_all(out).map_err(|e| anyhow!("the directory {} cannot be made ({e}): choose another --out", out.display()))?;
     let mut command = cli::command();
     command.build();
     let mut written = Vec::new();
@@ -53,7 +54,11 @@ fn pages(command: &clap::Command, name: &str, out: &Path, written: &mut Vec<Path
     let path = out.join(format!("{name}.1"));
     let mut page = Vec::new();
     clap_mangen::Man::new(command.clone().name(name.to_owned())).render(&mut page).context("a page could not be made")?;
-    fs::write(&path, page).with_context(|| format!("{} cannot be written: choose another --out", path.display()))?;
+    fs::write(&path, page).map_err(|e| anyhow!("{} cannot be written ({e}): choose another --out", path.display()))?;
     written.push(path);
-    command.get_subcommands().try_for_each(|inner| pages(inner, &format!("{name}-{}", inner.get_name()), out, written))
+    // The verb `help` has a shadow of every command below it.
+    command
+        .get_subcommands()
+        .filter(|inner| inner.get_name() != "help")
+        .try_for_each(|inner| pages(inner, &format!("{name}-{}", inner.get_name()), out, written))
 }

@@ -235,11 +235,17 @@ pub(super) fn open_files() -> Check {
     }
 }
 
-/// What computes, and whether it computes right.
+/// What computes, and whether it computes right. Chosen as a node's start chooses.
 pub(super) fn devices(config: &Config) -> Vec<Check> {
     let about = "devices";
+    let selection = match devices::select(config.backend, config.devices.as_deref()) {
+        Ok(selection) => selection,
+        Err(fault) => {
+            let advice = "choose another --backend or other --devices: `tops-node devices` shows what there is";
+            return vec![fail(about, one_line(&format!("{fault:#}")), advice)];
+        }
+    };
     let mut checks = Vec::new();
-    let probe = devices::probe(config.backend, config.devices.as_deref());
     let shape = config.network.shape();
     let weights = Weights::new(shape);
     let attempt = |nonce| {
@@ -247,20 +253,13 @@ pub(super) fn devices(config: &Config) -> Vec<Check> {
     };
     let attempts: Vec<Attempt> = (0..ATTEMPTS).filter_map(attempt).collect();
     let expected: Vec<Root> = attempts.iter().map(|attempt| work::root(attempt, &weights)).collect();
-    for backend in &probe.found {
-        checks.push(right(&**backend, &attempts, &expected));
+    for selected in &selection.devices {
+        checks.push(right(&*selected.backend, &attempts, &expected));
     }
-    for passed in &probe.passed_over {
+    for passed in &selection.passed_over {
         let index = passed.index.map(|i| format!(":{i}")).unwrap_or_default();
         let found = format!("{}{index} is not used: {}", passed.kind, passed.reason);
-        checks.push(if passed.broken { warn(about, found, "mend or leave it out with --devices") } else { ok(about, found) });
-    }
-    if probe.found.is_empty() {
-        checks.push(fail(
-            about,
-            "there is nothing to compute with",
-            "choose another --backend or other --devices: `tops-node devices` shows what there is",
-        ));
+        checks.push(if passed.broken { warn(about, found, "mend it, or leave it out with --devices") } else { ok(about, found) });
     }
     checks
 }

@@ -124,25 +124,31 @@ pub fn run(layers: &Layers) -> Result<Answer, Failure> {
 /// Whether a node of ours runs, and what it says of itself.
 fn other(config: &Config) -> (Other, Vec<Check>) {
     let locked = here::locked(&config.data_dir);
-    let silent = |why: String| {
-        if locked {
+    // `said`: somebody answers on the HTTP address, but not what our node would.
+    let silent = |why: String, said: bool| match (locked, said) {
+        (true, _) => {
             let found = format!("one works in {} and cannot be asked", config.data_dir.display());
             (Other::Silent, vec![warn("node", found, why)])
-        } else {
-            (Other::Nobody, vec![ok("node", "none is running here")])
         }
+        (false, true) => {
+            (Other::Nobody, vec![warn("node", "none works in the data directory, but somebody answers where HTTP should be", why)])
+        }
+        (false, false) => (Other::Nobody, vec![ok("node", "none is running here")]),
     };
-    let Some(address) = config.http else { return silent("its HTTP interface is off: say with --http where it answers".into()) };
-    let Ok(node) = Node::at(address, config.api_token.clone(), NODE_PATIENCE) else { return silent("no client could be made".into()) };
+    let Some(address) = config.http else { return silent("its HTTP interface is off: say with --http where it answers".into(), false) };
+    let Ok(node) = Node::at(address, config.api_token.clone(), NODE_PATIENCE) else {
+        return silent("no client could be made".into(), false);
+    };
     let (status, ready) = match (node.look("/v1/status"), node.look("/readyz")) {
         (Ok((StatusCode::OK, status)), Ok((_, ready))) if status["network"]["id"].is_string() => (status, ready),
         (Ok((StatusCode::UNAUTHORIZED, _)), _) => {
-            return silent("it wants its API token: give it with --api-token or TOPS_API_TOKEN".into());
+            return silent("it wants its API token: give it with --api-token or TOPS_API_TOKEN".into(), true);
         }
         (Ok((_, body)), _) => {
-            return silent(format!("it says: {}", one_line(body["error"].as_str().unwrap_or("nothing that a node says"))));
+            let words = one_line(body["error"].as_str().unwrap_or("nothing that a node says"));
+            return silent(format!("it says: {words}"), true);
         }
-        (Err(fault), _) => return silent(fault.to_string()),
+        (Err(fault), _) => return silent(fault.to_string(), false),
     };
     let id = config.network.id().to_hex();
     if status["network"]["id"] != id.as_str() {

@@ -86,4 +86,7 @@ else
     cargo test --workspace "${features[@]}" --locked --no-fail-fast "${skip[@]}"
 fi
 
+step "the dashboard in a browser"
+tests/browser/run.sh
+
 step "all good"

@@ -6,12 +6,15 @@
 //!        └── 0.5 s .. 60 s later, full jitter ◀──────────────────────┴─ 408, 429, 5xx, network, half an answer
 //! ```
 //!
+//! A redirect is not followed, since nobody else should get the receipts: it is tried again, and the note says where it points. While the disk is full nothing
+//! is sent, because what came of it could not be kept.
+//!
 //! An aggregator that cannot be reached, or that says `Retry-After`, is left alone as a whole until then: not only for the receipt that met it.
 //! What is due is the engine's decision, and so is the new state, which it commits. Until that commit shows in the store a unit is not sent
 //! again by this process; after a crash it may be, and the key tells the aggregator. Requests in flight and units remembered are bounded;
 //! what does not fit waits in the store.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -19,19 +22,20 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use futures::future::BoxFuture;
 use rand::Rng;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, StatusCode, redirect};
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tops_protocol::UnitId;
+use tops_protocol::codec::{self, AnyReceipt};
 use tops_protocol::engine::OutboxState;
+use tops_protocol::{Millis, UnitId};
 use tops_store::{OutboxRow, PAGE_MAX, Store};
 use url::{Host, Url};
 
 use crate::driver::Clock;
 use crate::settings::one_line;
-use crate::state::{Shared, count};
+use crate::state::{AGES_KEPT, Shared, count};
 
 /// Requests in flight while the aggregator answers; one while it does not.
 pub const IN_FLIGHT_MAX: usize = 8;
@@ -64,17 +68,18 @@ pub struct Bridge {
     store: Arc<dyn Store>,
     shared: Shared,
     tell: Tell,
+    clock: Clock,
 }
 
 /// What came of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The aggregator has it.
-    Taken { note: String },
+    /// The aggregator has it. `known`: it had it before.
+    Taken { note: String, known: bool },
     /// It does not want it, ever.
     Refused { note: String },
-    /// It may want it later, or was not reached. `after`: it said that it wants nothing before that.
-    Again { note: String, after: Option<Duration> },
+    /// It may want it later, or was not reached. `after`: it said that it wants nothing before that. `answered`: it said something whole.
+    Again { note: String, after: Option<Duration>, answered: bool },
 }
 
 /// A row's place in the order in which the store lists what is due.
@@ -105,26 +110,29 @@ impl Bridge {
     /// A bridge to this address.
     pub fn new(url: Url, store: Arc<dyn Store>, shared: Shared, tell: Tell) -> anyhow::Result<Self> {
         let client = client(&url, &shared.identity().agent)?;
-        Ok(Self { url, client, store, shared, tell })
+        shared.set_bridge(|view| view.configured = true);
+        Ok(Self { url, client, store, shared, tell, clock: Clock::new() })
     }
 
     /// Delivers until `stop` is done; requests that are then in flight are given up and repeated after the next start.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let mut stands: BTreeMap<Place, Stand> = BTreeMap::new();
-        let mut running: JoinSet<(Place, u32, Outcome)> = JoinSet::new();
+        let mut running: JoinSet<(Place, u32, Duration, Outcome)> = JoinSet::new();
         let mut trouble = Trouble::default();
+        let mut pace = Pace::default();
         let mut next_poll = Instant::now();
         tokio::pin!(stop);
         loop {
             tokio::select! {
                 () = &mut stop => return,
                 Some(done) = running.join_next() => {
-                    let Ok((place, attempts, outcome)) = done else { continue };
+                    let Ok((place, attempts, took, outcome)) = done else { continue };
+                    self.show(&outcome, pace.add(took));
                     let settled = |taken: bool, note: String| self.settled(place.unit, taken, note);
                     let stand = match outcome {
-                        Outcome::Taken { note } => settled(true, note).await,
+                        Outcome::Taken { note, .. } => settled(true, note).await,
                         Outcome::Refused { note } => settled(false, note).await,
-                        Outcome::Again { note, after } => {
+                        Outcome::Again { note, after, .. } => {
                             let quiet = trouble.met(after);
                             Some(self.later(place.unit, note, jitter(attempts).max(quiet)).await)
                         }
@@ -141,6 +149,9 @@ impl Bridge {
                 }
                 () = sleep_until(next_poll) => {
                     next_poll = Instant::now() + POLL;
+                    if self.shared.store_stopped() {
+                        continue;
+                    }
                     if let Some(until) = trouble.quiet_until {
                         next_poll = next_poll.min(until);
                         if until > Instant::now() {
@@ -152,11 +163,36 @@ impl Bridge {
                         let (place, attempts) = (Place::of(&row), row.attempts);
                         stands.insert(place, Stand::InFlight);
                         let (client, url) = (self.client.clone(), self.url.clone());
-                        running.spawn(async move { (place, attempts, post(&client, url, &place.unit.to_hex(), row.text).await) });
+                        count(&self.shared.counters().bridge_sent);
+                        running.spawn(async move {
+                            let began = Instant::now();
+                            let outcome = post(&client, url, &place.unit.to_hex(), row.text).await;
+                            (place, attempts, began.elapsed(), outcome)
+                        });
                     }
                 }
             }
         }
+    }
+
+    /// For people and for readiness.
+    fn show(&self, outcome: &Outcome, (requests, p50_ms, p99_ms): (usize, u64, u64)) {
+        let counters = self.shared.counters();
+        let now = self.clock.now();
+        match outcome {
+            Outcome::Taken { known: true, .. } => count(&counters.bridge_known),
+            Outcome::Again { answered: false, .. } => count(&counters.bridge_unanswered),
+            _ => {}
+        }
+        self.shared.set_bridge(|view| {
+            (view.requests, view.p50_ms, view.p99_ms) = (requests, p50_ms, p99_ms);
+            if let Outcome::Again { note, .. } = outcome {
+                view.failing_since.get_or_insert(now);
+                view.problem = Some(note.clone());
+            } else {
+                (view.last_settled, view.failing_since, view.problem) = (Some(now), None, None);
+            }
+        });
     }
 
     async fn later(&self, unit: UnitId, note: String, wait: Duration) -> Stand {
@@ -209,6 +245,16 @@ impl Bridge {
             };
             whole = page.next.is_none();
             after = page.next;
+            if seen.is_empty() {
+                let oldest = page.rows.first().and_then(stamp);
+                self.shared.set_bridge(|view| {
+                    view.oldest_due = oldest;
+                    if page.rows.is_empty() {
+                        // Nothing is left that could show whether it lives.
+                        (view.failing_since, view.problem) = (None, None);
+                    }
+                });
+            }
             for row in page.rows {
                 if ready.len() == room {
                     whole = false;
@@ -226,6 +272,32 @@ impl Bridge {
         let passed = |place: &Place| whole || last.is_some_and(|last| *place <= last);
         stands.retain(|place, stand| !passed(place) || seen.contains(place) || matches!(stand, Stand::InFlight));
         ready
+    }
+}
+
+/// A receipt's stamp.
+fn stamp(row: &OutboxRow) -> Option<Millis> {
+    match codec::receipt_from_text(row.text.as_bytes()) {
+        Ok(AnyReceipt::V2(receipt)) => Some(receipt.timestamp),
+        _ => None,
+    }
+}
+
+/// How long the newest requests took.
+#[derive(Debug, Default)]
+struct Pace(VecDeque<u64>);
+
+impl Pace {
+    /// Gives how many are known, their median and their 99th percentile, in milliseconds.
+    fn add(&mut self, took: Duration) -> (usize, u64, u64) {
+        if self.0.len() == AGES_KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        let mut sorted: Vec<u64> = self.0.iter().copied().collect();
+        sorted.sort_unstable();
+        let at = |percent: usize| sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)];
+        (sorted.len(), at(50), at(99))
     }
 }
 
@@ -279,9 +351,14 @@ pub(crate) async fn post(client: &Client, url: Url, key: &str, text: String) -> 
     let words = |fault: reqwest::Error| one_line(&format!("{:#}", anyhow::Error::from(fault.without_url())));
     let mut answer = match request.send().await {
         Ok(answer) => answer,
-        Err(fault) => return Outcome::Again { note: format!("no answer: {}", words(fault)), after: None },
+        Err(fault) => return Outcome::Again { note: format!("no answer: {}", words(fault)), after: None, answered: false },
     };
     let (status, after) = (answer.status(), retry_after(answer.headers(), SystemTime::now()));
+    if status.is_redirection() {
+        let to = answer.headers().get(LOCATION).and_then(|to| to.to_str().ok()).map_or_else(|| "somewhere else".to_owned(), one_line);
+        let note = format!("{}: it points to {to}, which is not followed: set --aggregator-url to the right address", status.as_u16());
+        return Outcome::Again { note, after, answered: true };
+    }
     let mut body = Vec::new();
     while body.len() < ANSWER_MAX {
         match answer.chunk().await {
@@ -289,7 +366,7 @@ pub(crate) async fn post(client: &Client, url: Url, key: &str, text: String) -> 
             Ok(None) => break,
             // What is missing may say that the receipt was refused; the key makes a repetition harmless.
             Err(fault) if agrees(status) => {
-                return Outcome::Again { note: format!("{}, and then: {}", status.as_u16(), words(fault)), after };
+                return Outcome::Again { note: format!("{}, and then: {}", status.as_u16(), words(fault)), after, answered: false };
             }
             Err(_) => break,
         }
@@ -314,11 +391,11 @@ fn judge(status: StatusCode, after: Option<Duration>, body: &[u8]) -> Outcome {
     let no = said["ok"] == false || said["sig_ok"] == false;
     match status {
         _ if agrees(status) && no => Outcome::Refused { note },
-        _ if agrees(status) => Outcome::Taken { note },
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Outcome::Again { note, after },
+        _ if agrees(status) => Outcome::Taken { note, known: status == StatusCode::CONFLICT },
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => Outcome::Again { note, after, answered: true },
         _ if status.is_client_error() => Outcome::Refused { note },
-        // 5xx, and what no aggregator should say: a redirect is not followed.
-        _ => Outcome::Again { note, after },
+        // 5xx, and what no aggregator should say.
+        _ => Outcome::Again { note, after, answered: true },
     }
 }
 

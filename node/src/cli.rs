@@ -51,9 +51,15 @@ pub enum Command {
     /// Ask a running node for the main chain.
     Heads(commands::ask::Heads),
     /// Ask a running node for its peers.
-    Peers,
-    /// Ask a running node for receipts on their way to the aggregator.
-    Outbox(commands::ask::Outbox),
+    Peers(commands::ask::Peers),
+    /// Show receipts on their way to the aggregator; have refused ones sent again, or drop them.
+    Outbox(commands::outbox::Arguments),
+    /// Look at everything that a node needs, running or not, and say what is wrong and what to do.
+    Doctor,
+    /// Print a script that completes this command line in a shell.
+    Completions(commands::shell::Completions),
+    /// Write man pages, one for each subcommand.
+    Man(commands::shell::Man),
     /// Print the effective configuration and where each value came from; secrets are masked.
     Config,
 }
@@ -66,7 +72,8 @@ fn settings_of(command: &str) -> Vec<&'static str> {
         "devices" => vec!["backend", "devices"],
         "key" | "new" | "show" | "import" | "export" => vec!["network", "data-dir", "key-file", "identity-file"],
         "work" => vec!["network", "data-dir", "key-file", "device-did", "backend", "devices", "target-ms", "aggregator-url"],
-        "ledger" | "receipts" | "heads" | "peers" | "outbox" => vec!["http", "api-token"],
+        "completions" | "man" => Vec::new(),
+        "ledger" | "receipts" | "heads" | "peers" | "outbox" | "list" | "replay" | "drop" => vec!["http", "api-token"],
         _ => settings::all(),
     }
 }
@@ -75,7 +82,8 @@ fn settings_of(command: &str) -> Vec<&'static str> {
 pub fn command() -> clap::Command {
     fn with_settings(command: clap::Command) -> clap::Command {
         let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
-        let own = if names.is_empty() || command.get_name() == "tops-node" {
+        // A command that works without a subcommand takes settings itself.
+        let own = if names.is_empty() || ["tops-node", "outbox"].contains(&command.get_name()) {
             settings::args(&settings_of(command.get_name()))
         } else {
             Vec::new()
@@ -165,15 +173,18 @@ fn dispatch(cli: Cli, matches: &ArgMatches, environment: Environment) -> Result<
         None => commands::mine::run(&layers, cli.json),
         Some(Command::Attempt(arguments)) => commands::attempt::run(&arguments, &layers),
         Some(Command::Verify(arguments)) => commands::verify::run(&arguments, &layers),
-        Some(Command::Bench(arguments)) => commands::bench::run(&arguments, &layers),
+        Some(Command::Bench(arguments)) => commands::bench::run(&arguments, &layers, cli.json),
         Some(Command::Devices) => commands::devices::run(&layers),
-        Some(Command::Key(action)) => commands::key::run(&action, &layers),
+        Some(Command::Key(action)) => commands::key::run(&action, &layers, cli.json),
         Some(Command::Work(arguments)) => commands::work::run(&arguments, &layers, cli.json),
         Some(Command::Ledger(arguments)) => commands::ask::ledger(&arguments, &layers),
         Some(Command::Receipts(arguments)) => commands::ask::receipts(&arguments, &layers),
         Some(Command::Heads(arguments)) => commands::ask::heads(&arguments, &layers),
-        Some(Command::Peers) => commands::ask::peers(&layers),
-        Some(Command::Outbox(arguments)) => commands::ask::outbox(&arguments, &layers),
+        Some(Command::Peers(arguments)) => commands::ask::peers(&arguments, &layers),
+        Some(Command::Outbox(arguments)) => commands::outbox::run(&arguments, &layers),
+        Some(Command::Doctor) => commands::doctor::run(&layers),
+        Some(Command::Completions(arguments)) => commands::shell::completions(&arguments),
+        Some(Command::Man(arguments)) => commands::shell::man(&arguments),
         Some(Command::Config) => commands::config::run(&layers),
     }
 }

@@ -7,7 +7,11 @@
 //!
 //! What must be durable first waits for its commit, and commits are flushed in order. Answers to peers wait for the commits before them too,
 //! since they name rows. Everything that could wait is a bounded channel to a thread of its own; when one is full, the engine hears "unable"
-//! or "failed", or a peer hears nothing. A fault of the store ends the node: it could promise nothing any more.
+//! or "failed", or a peer hears nothing.
+//!
+//! While the disk is full the loop turns on, and takes nothing that would have to be kept: gossip is let go without blame, questions of this node fail at
+//! once, answers that come are let go, questions of peers are refused while commits wait, and the miner and the bridge rest. What was under way waits in the
+//! writer, in its order, and goes on when there is room. Any other fault of the store ends the node: it could promise nothing any more.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,9 +22,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
-use tops_protocol::engine::{Answer, AnswerId, AuditId, AuditOutcome, Engine, Input, Note, Output, Peer, Reply, Verdict};
+use tops_protocol::engine::{Answer, AnswerId, AuditId, AuditOutcome, Engine, Input, Message, Note, Op, Output, Peer, Reply, Verdict};
 use tops_protocol::{Millis, UnitId};
-use tops_store::{Store, StoreFault, Writer};
+use tops_store::{OnDurable, QueueFull, Store, StoreFault, Writer};
 use tracing::{debug, error, info, warn};
 
 use crate::auditor::Auditor;
@@ -41,6 +45,8 @@ pub const VIEW_EVERY: Duration = Duration::from_millis(500);
 pub const STALL_ERROR: Duration = Duration::from_secs(30);
 /// How long the end waits for commits that are under way.
 const FLUSH_WITHIN: Duration = Duration::from_secs(5);
+/// How long it waits for a disk that is full.
+const FULL_WITHIN: Duration = Duration::from_millis(500);
 
 /// The wall clock, made to never run backwards. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -160,6 +166,10 @@ struct Driver {
     auditor: Auditor,
     miner: Option<Miner>,
     writer: Writer,
+    /// Batches that the writer's queue had no room for, oldest first; bounded like `then`.
+    unsent: VecDeque<(Vec<Op>, OnDurable)>,
+    /// The disk is full.
+    full: bool,
     desk: Desk,
     /// What waits for each commit that is not flushed, oldest first.
     then: VecDeque<Vec<Output>>,
@@ -194,6 +204,8 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
         auditor,
         miner,
         writer,
+        unsent: VecDeque::new(),
+        full: false,
         desk,
         then: VecDeque::new(),
         flushes: Arc::clone(&flushes),
@@ -209,7 +221,7 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
     driver.view();
     while !*stop.borrow() {
         driver.shared.beat();
-        // Full of commits: nothing new is taken until one is flushed.
+        // Full of commits: nothing that may lead to another is taken until one is flushed.
         let room = driver.then.len() < COMMITS_IN_FLIGHT;
         tokio::select! {
             () = flushes.news.notified() => {
@@ -232,8 +244,9 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
                 driver.input(Input::Audited { audit, outcome });
             }
             Some(found) = found.recv(), if room => driver.input(found),
-            Some(verified) = verified.recv(), if room => driver.verified(verified),
-            event = events.recv(), if room => match event {
+            Some(verified) = verified.recv(), if room || driver.full => driver.verified(verified),
+            // On a full disk gossip hears its verdict in time, however many commits wait.
+            event = events.recv(), if room || driver.full => match event {
                 Some(event) => driver.net(event),
                 None => break,
             },
@@ -269,8 +282,9 @@ pub async fn run(parts: Parts) -> Result<(), StoreFault> {
         error!("the network task has panicked");
     }
     match (fault, closed) {
+        // A node that was asked to end on a full disk has ended as it should: nothing that it acknowledged is missing.
+        (None, Ok(Ok(()) | Err(StoreFault::Full { .. }))) => Ok(()),
         (Some(fault), _) | (None, Ok(Err(fault))) => Err(fault),
-        (None, Ok(Ok(()))) => Ok(()),
         (None, Err(_)) => Err(StoreFault::Stopped),
     }
 }
@@ -279,11 +293,29 @@ impl Driver {
     // ---- inputs ---------------------------------------------------------------------------------------------------------------------
 
     fn tick(&mut self, room: bool) {
+        self.look_at_the_disk();
         if room {
             self.input(Input::Tick);
         }
         if self.viewed.elapsed() >= VIEW_EVERY {
             self.view();
+        }
+    }
+
+    /// A full disk is said, and so is its end.
+    fn look_at_the_disk(&mut self) {
+        let stuck = self.writer.stuck();
+        if stuck.is_some() != self.full {
+            self.full = stuck.is_some();
+            match &stuck {
+                Some(full) => {
+                    warn!(error = %full, waiting = self.then.len(), "this node takes, mines and delivers nothing until there is room")
+                }
+                None => info!("there is room on the disk again: going on"),
+            }
+        }
+        if stuck.is_some() || self.shared.store_stopped() {
+            self.shared.set_store_problem(stuck.map(|full| full.to_string()));
         }
     }
 
@@ -297,11 +329,21 @@ impl Driver {
         match event {
             NetEvent::Up { peer } => self.input(Input::PeerUp { peer }),
             NetEvent::Down { peer } => self.input(Input::PeerDown { peer }),
+            NetEvent::Gossip { message, .. } if self.full => self.turn_away(message),
             NetEvent::Gossip { peer, message, topic, bytes } => {
                 if self.verifier.submit(Task::Gossip { peer, message, topic, bytes }).is_err() {
                     count(&self.shared.counters().gossip_overflow);
                     self.command(NetCommand::Verdict { message, verdict: Verdict::Ignore });
                 }
+            }
+            // The rows that an answer names would have to be flushed first.
+            NetEvent::Asked { answer, .. } if self.full && !self.then.is_empty() => {
+                count(&self.shared.counters().sync_refused);
+                self.command(NetCommand::Answer { answer, with: None });
+            }
+            NetEvent::Replied { peer, ask, answered: Answered::With(_) } if self.full => {
+                count(&self.shared.counters().store_turned_away);
+                self.input(Input::Reply { peer, ask, reply: Reply::Failed });
             }
             NetEvent::Asked { peer, answer, query } => self.input(Input::Ask { peer, answer, query }),
             NetEvent::Replied { peer, ask, answered } => match answered {
@@ -325,8 +367,19 @@ impl Driver {
         }
     }
 
+    /// Gossip that cannot be kept now; others have it, and sync brings it later.
+    fn turn_away(&self, message: Message) {
+        count(&self.shared.counters().store_turned_away);
+        self.command(NetCommand::Verdict { message, verdict: Verdict::Ignore });
+    }
+
     fn verified(&mut self, verified: Verified) {
         match verified {
+            Verified::Input(Input::Gossip { message, .. }) if self.full => self.turn_away(message),
+            Verified::Input(Input::Reply { peer, ask, .. }) if self.full => {
+                count(&self.shared.counters().store_turned_away);
+                self.input(Input::Reply { peer, ask, reply: Reply::Failed });
+            }
             Verified::Input(input) => self.input(input),
             Verified::Reject { peer, message, fault } => {
                 self.rejected(fault.stage(), fault.label(), fault.to_string(), Some(peer));
@@ -351,6 +404,7 @@ impl Driver {
 
     /// The oldest commits may be durable: what waited for them follows.
     fn flushed(&mut self) {
+        self.send_commits();
         while self.followed < self.flushes.count.load(Ordering::Acquire) {
             self.followed += 1;
             count(&self.shared.counters().commits);
@@ -392,6 +446,7 @@ impl Driver {
                         miner.mine(job);
                     }
                 }
+                Output::Ask { peer, ask, .. } if self.full => again.push(Input::Reply { peer, ask, reply: Reply::Failed }),
                 Output::Ask { peer, ask, query } => {
                     count(&self.shared.counters().sync_asked);
                     if self.commands.try_send(NetCommand::Ask { peer, ask, query }).is_err() {
@@ -412,11 +467,20 @@ impl Driver {
         }
     }
 
-    fn commit(&mut self, batch: Vec<tops_protocol::engine::Op>, then: Vec<Output>) {
+    fn commit(&mut self, batch: Vec<Op>, then: Vec<Output>) {
         let flushes = Arc::clone(&self.flushes);
         self.then.push_back(then);
-        // The writer's queue is about as long as the number of commits in flight that the loop allows; at worst this waits for one flush.
-        self.writer.submit(batch, Box::new(move |outcome| flushes.tell(outcome)));
+        self.unsent.push_back((batch, Box::new(move |outcome| flushes.tell(outcome))));
+        self.send_commits();
+    }
+
+    /// The writer's queue is about as long as the number of commits in flight that the loop allows. What does not fit follows, and nobody waits.
+    fn send_commits(&mut self) {
+        while let Some((batch, on_durable)) = self.unsent.pop_front() {
+            if let Err(QueueFull { batch, on_durable }) = self.writer.try_submit(batch, on_durable) {
+                return self.unsent.push_front((batch, on_durable));
+            }
+        }
     }
 
     fn answer(&mut self, answer: AnswerId, with: Answer) {
@@ -490,17 +554,24 @@ impl Driver {
 
     /// Waits for the commits under way and carries out what waited for them: what is durable may still be published.
     async fn flush(&mut self) -> Option<StoreFault> {
-        let until = tokio::time::Instant::now() + FLUSH_WITHIN;
+        let began = tokio::time::Instant::now();
         let flushes = Arc::clone(&self.flushes);
         loop {
             self.flushed();
             if self.then.is_empty() || flushes.fault().is_some() {
                 return flushes.fault();
             }
-            if tokio::time::timeout_at(until, flushes.news.notified()).await.is_err() {
-                warn!(commits = self.then.len(), "the store did not flush in time");
+            let full = self.writer.stuck();
+            if began.elapsed() >= if full.is_some() { FULL_WITHIN } else { FLUSH_WITHIN } {
+                let commits = self.then.len();
+                match full {
+                    Some(full) => warn!(error = %full, commits, "what was not acknowledged yet is not kept"),
+                    None => warn!(commits, "the store did not flush in time"),
+                }
                 return None;
             }
+            // In turns, since a disk that is found full meanwhile is waited for no longer.
+            let _ = tokio::time::timeout(TICK, flushes.news.notified()).await;
         }
     }
 }

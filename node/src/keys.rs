@@ -55,23 +55,29 @@ pub fn to_text(key: &SecretKey) -> Zeroizing<String> {
 
 /// Writes a new key file; fails when something is there already.
 pub fn create(path: &Path, key: &SecretKey) -> anyhow::Result<()> {
+    let text = Zeroizing::new(format!("{}\n", to_text(key).as_str()));
+    create_private(path, &text, "keep it, or name another file with --key-file")
+}
+
+/// Writes a new file that only its owner reads; `exists`: what to do when something is there already.
+pub fn create_private(path: &Path, text: &str, exists: &str) -> anyhow::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     private_dir(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
     let name = path.file_name().with_context(|| format!("{} names no file", path.display()))?.to_string_lossy().into_owned();
     let draft = dir.join(format!(".{name}.{}.new", std::process::id()));
-    let written = write_and_link(&draft, path, key);
+    let written = write_and_link(&draft, path, text);
     // After a failure before its creation there is nothing to remove.
     let _ = fs::remove_file(&draft);
     match written {
         Ok(()) => File::open(dir).and_then(|dir| dir.sync_all()).with_context(|| format!("cannot flush {}", dir.display())),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            bail!("{} exists: keep it, or name another file with --key-file", path.display())
+            bail!("{} exists: {exists}", path.display())
         }
         Err(e) => Err(e).with_context(|| format!("cannot write {}", path.display())),
     }
 }
 
-fn write_and_link(draft: &Path, path: &Path, key: &SecretKey) -> io::Result<()> {
+fn write_and_link(draft: &Path, path: &Path, text: &str) -> io::Result<()> {
     // A leftover of a killed process with this one's number.
     let _ = fs::remove_file(draft);
     let mut options = OpenOptions::new();
@@ -79,8 +85,7 @@ fn write_and_link(draft: &Path, path: &Path, key: &SecretKey) -> io::Result<()> 
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(draft)?;
-    file.write_all(to_text(key).as_bytes())?;
-    file.write_all(b"\n")?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()?;
     // Unlike a rename, a link never replaces what is there.
     fs::hard_link(draft, path)
@@ -131,8 +136,16 @@ pub fn load_or_create(path: &Path) -> anyhow::Result<SecretKey> {
     }
     let key = generate()?;
     create(path, &key)?;
-    tracing::info!(path = %path.display(), miner = %key.public(), "made a new key: keep a copy of it");
+    tracing::info!(path = %path.display(), miner = %key.public(), "made a new key; {}", backup(path));
     Ok(key)
+}
+
+/// How to keep a copy of a key file, as one sentence.
+pub fn backup(path: &Path) -> String {
+    format!(
+        "back it up, for nobody can restore it and what it earns is its owner's: `tops-node key export --key-file {} BACKUP.pem` writes a copy that a passphrase seals",
+        path.display()
+    )
 }
 
 /// The libp2p identity of a key.

@@ -37,12 +37,13 @@ use crate::http::{self, Checker};
 use crate::miner::{self, Miner, Terms};
 use crate::net::remembered::FILE;
 use crate::net::task as net;
+use crate::progress::{self, Progress};
 use crate::state::{Identity, Shared};
 use crate::verifier::Verifier;
 use crate::{devices, keys, shutdown, telemetry};
 
 /// The file whose lock says that a process works in a data directory.
-const LOCK: &str = "node.lock";
+pub const LOCK: &str = "node.lock";
 /// How long HTTP and the bridge may take to end.
 const LINGER: Duration = Duration::from_secs(2);
 /// How long threads that still wait for something outside of this process are waited for.
@@ -195,6 +196,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     };
     let watcher = tokio::spawn(driver::watch_loop(shared.clone()));
     let minutes = tokio::spawn(telemetry::every_minute(shared.clone(), Arc::clone(&parts.store), config.network.spacing_secs()));
+    let follower = tokio::spawn(progress::follow_sync(shared.clone()));
     let ending = stop.clone();
     let all = tokio::spawn(async move {
         let outcome = driver::run(parts).await;
@@ -208,6 +210,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         }
         watcher.abort();
         minutes.abort();
+        follower.abort();
         // Joining the devices' threads blocks.
         if tokio::task::spawn_blocking(move || drop(queue)).await.is_err() {
             warn!("a device's thread could not be ended");
@@ -273,7 +276,10 @@ fn lanes(config: &Config, devices: Vec<Selected>) -> Vec<LaneSpec> {
     let mut tuner = Tuner::open(Some(&config.data_dir.join("tuned.json")));
     let tuned = |Selected { backend, mines }: Selected| {
         let gpu = backend.device().kind != DeviceKind::Cpu;
-        let measured = (mines && gpu).then(|| tuner.tune(&*backend, config.network.shape(), config.target, &Stop::new()));
+        let measured = (mines && gpu).then(|| {
+            let _bar = Progress::waiting(&format!("tuning {}", backend.device().label()));
+            tuner.tune(&*backend, config.network.shape(), config.target, &Stop::new())
+        });
         let tuned = match measured {
             Some(Ok(tuned)) => {
                 info!(device = backend.device().label(), batch = tuned.batch, attempts_per_sec = tuned.attempts_per_sec as u64, "tuned");

@@ -113,6 +113,9 @@ impl Setting {
     fn arg(&self) -> Arg {
         let arg = Arg::new(self.name).long(self.name).help(self.help).help_heading("Settings (also TOPS_<NAME> and keys of the file)");
         match self.kind {
+            Kind::Value(value) if self.name == "api-token" => {
+                arg.alias("token").value_name(value).action(ArgAction::Set).allow_hyphen_values(true)
+            }
             Kind::Value(value) => arg.value_name(value).action(ArgAction::Set).allow_hyphen_values(true),
             Kind::List(value) => arg.value_name(value).action(ArgAction::Append),
             Kind::Switch => arg.action(ArgAction::SetTrue),

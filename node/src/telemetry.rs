@@ -28,8 +28,8 @@ const OLD_HEAD_SPACINGS: u64 = 20;
 const OWN: [&str; 4] = ["tops_node", "tops_protocol", "tops_compute", "tops_store"];
 
 /// What libraries may say. The table of peers warns whenever nobody is connected, gossip for each message that a full queue has no room for: the
-/// node says the one better, and counts and repeats the other.
-const LIBRARIES: &str = "warn,libp2p_kad=error,libp2p_gossipsub=error";
+/// node says the one better, and counts and repeats the other. The database's complaints about a disk are the store's, which says what follows.
+const LIBRARIES: &str = "warn,libp2p_kad=error,libp2p_gossipsub=error,sled=off";
 
 /// The filter of a level or of filter directives; the error is half a sentence for an operator.
 pub fn filter(text: &str) -> Result<EnvFilter, String> {
@@ -49,7 +49,7 @@ pub fn filter(text: &str) -> Result<EnvFilter, String> {
 pub fn start(logging: &Logging) {
     let filter = filter(&logging.level).unwrap_or_else(|_| EnvFilter::new("info"));
     // The library's own complaint about a log that cannot be written would go to the same place, and panic.
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(crate::progress::writer).log_internal_errors(false);
     // The only failure is that a subscriber is there already, which then goes on.
     let _ = match logging.form {
         LogForm::Text => lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),

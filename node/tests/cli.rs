@@ -142,13 +142,13 @@ fn keys_are_made_shown_moved_and_never_replaced() {
     assert!(made["did"].as_str().unwrap().starts_with("did:key:zQ3s") && made["peer_id"].as_str().unwrap().starts_with("16Uiu2HA"));
     assert_eq!(tops(&["key", "new", "--key-file", file], &home, None).status.code(), Some(3));
     assert_eq!(json(&tops(&["key", "show", "--key-file", file, "--json"], &home, None)), made);
-    let secret = tops(&["key", "export", "-", "--key-file", file], &home, None).stdout;
+    let secret = tops(&["key", "export", "-", "--plain", "--key-file", file], &home, None).stdout;
     assert_eq!(secret.len(), 65);
-    let imported = json(&tops(&["key", "import", "--key-file", copy, "--json"], &home, Some(&secret)));
+    let imported = json(&tops(&["key", "import", "-", "--key-file", copy, "--json"], &home, Some(&secret)));
     assert_eq!(imported["public_key"], made["public_key"]);
     let given = [home[0], ("WORKER_SK_HEX", std::str::from_utf8(&secret).unwrap().trim())];
     assert_eq!(json(&tops(&["key", "show", "--json"], &given, None))["public_key"], made["public_key"]);
-    assert_eq!(tops(&["key", "import", "--key-file", &format!("{file}2")], &home, Some(b"not a key")).status.code(), Some(3));
+    assert_eq!(tops(&["key", "import", "-", "--key-file", &format!("{file}2")], &home, Some(b"not a key")).status.code(), Some(3));
 }
 
 #[test]

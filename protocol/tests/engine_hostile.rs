@@ -152,6 +152,57 @@ fn endless_pages_do_not_keep_the_pull_to_themselves() {
     assert!(waited < 120_000, "{waited} ms");
 }
 
+/// Nor do true shares that come one by one, each as late as an answer may come.
+#[test]
+fn shares_that_drip_do_not_keep_the_pull_to_themselves() {
+    let mut world = World::new();
+    let (mut rig, mut honest) = (Rig::new(&world), Rig::new(&world));
+    let mut shares: Vec<_> = (0..60).map(|_| world.share(world.genesis(), &key(1))).collect();
+    for share in &shares {
+        honest.gossip(&world, 1, share);
+    }
+    shares.sort_by_key(|share| share.unit());
+    let status = honest.status_of(&world, 1);
+    rig.up(&world, 1);
+    rig.tell_status(&world, 1, status.clone());
+    rig.up(&world, 2);
+    let mut waited = 0u64;
+    while rig.engine.view().shares < 60 && waited < 900_000 {
+        rig.tick(&world, 9_000);
+        waited += 9_000;
+        for (ask, query) in rig.asked_of(1) {
+            match query {
+                Query::Status { .. } => rig.reply(&world, 1, ask, Reply::Status(status.clone())),
+                Query::Shares { after, .. } => {
+                    let next = shares.iter().find(|share| after.is_none_or(|after| share.unit() > after)).cloned();
+                    rig.reply(&world, 1, ask, Reply::Shares { more: next.is_some(), receipts: next.into_iter().collect() });
+                }
+                _ => {}
+            }
+        }
+        rig.serve_from(&world, 2, &mut honest, 64);
+    }
+    assert!(waited < 120_000, "{waited} ms");
+}
+
+/// A boast of a better chain that never comes does not keep shares from being pulled meanwhile.
+#[test]
+fn a_boast_does_not_keep_shares_from_coming() {
+    let mut world = World::new();
+    let (mut rig, mut honest) = (Rig::new(&world), Rig::new(&world));
+    let share = world.share(world.genesis(), &key(1));
+    honest.gossip(&world, 1, &share);
+    rig.up(&world, 1);
+    rig.tell_status(&world, 1, boast(&world, 1_000));
+    assert!(rig.asked(1, heads_query).is_some(), "the download begins");
+    rig.up(&world, 2);
+    for _ in 0..8 {
+        rig.tick(&world, 250);
+        rig.serve_from(&world, 2, &mut honest, 64);
+    }
+    assert_eq!(rig.state(&share), Some(ShareState::Audited));
+}
+
 /// A page of bans is never the last: another peer's bans are pulled all the same.
 #[test]
 fn endless_bans_do_not_keep_other_bans_out() {

@@ -3,7 +3,6 @@
 //! Every attempt that is counted is a whole one: seed, activations, both products, every output byte hashed, root compared with a target.
 //! The target lets some attempts hit; roots of hits are compared with the reference in the same run, and a wrong one fails the command.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use tops_protocol::work::{self, Weights};
 use tops_protocol::{Attempt, Millis, Nonce, PublicKey, Root, Shape, U256};
 
 use crate::cli::{Answer, Failure};
+use crate::progress::{self, Progress};
 use crate::settings::Layers;
 use crate::{config, devices};
 
@@ -55,16 +55,15 @@ struct Measured {
 }
 
 /// Measures all chosen devices at once.
-pub fn run(arguments: &Arguments, layers: &Layers) -> Result<Answer, Failure> {
+pub fn run(arguments: &Arguments, layers: &Layers, json: bool) -> Result<Answer, Failure> {
     let (choice, wanted) = config::compute_choice(layers)?;
     let network = config::network_choice(layers)?;
     let shape = arguments.shape.as_deref().map(super::shape).transpose().map_err(Failure::Usage)?.unwrap_or_else(|| network.spec.shape());
     let target = config::target_choice(layers)?;
     let backends = devices::open(choice, wanted.as_deref())?;
     let seconds = Duration::from_secs(arguments.seconds.into());
-    if std::io::stderr().is_terminal() {
-        let names: Vec<String> = backends.iter().map(|backend| backend.device().to_string()).collect();
-        eprintln!("measuring {} for {} s …", names.join(", "), arguments.seconds);
+    if !json {
+        progress::show();
     }
     let results: Vec<anyhow::Result<Measured>> = std::thread::scope(|scope| {
         let running: Vec<_> =
@@ -88,6 +87,8 @@ fn job(device: u64, shape: Shape, first: u64, count: u32, target: U256) -> Searc
 fn measure(backend: &Arc<dyn Backend>, number: u64, shape: Shape, target: Duration, seconds: Duration) -> anyhow::Result<Measured> {
     let fault = |e: DeviceFault| anyhow::Error::from(e).context(format!("{} failed", backend.device()));
     let stop = Stop::new();
+    let name = backend.device().label();
+    let bar = Progress::waiting(&format!("{name} tuning"));
     let batch = Tuner::open(None).tune(&**backend, shape, target, &stop).map_err(fault)?.batch.clamp(1, SEARCH_LIMIT);
     let ticket = U256::MAX / U256::from((u64::from(batch) / HITS_A_LAUNCH).max(1));
     let (mut attempts, mut launches, mut busy, mut hits) = (0u64, 0u64, Duration::ZERO, Vec::new());
@@ -96,6 +97,8 @@ fn measure(backend: &Arc<dyn Backend>, number: u64, shape: Shape, target: Durati
         let (device, done) = (backend.device().clone(), done.clone());
         std::thread::spawn(move || sample(&device, &done))
     };
+    drop(bar);
+    let bar = Progress::timed(&format!("{name} mining"), seconds);
     let start = Instant::now();
     while start.elapsed() < seconds {
         let job = job(number, shape, attempts, batch, ticket);
@@ -103,6 +106,8 @@ fn measure(backend: &Arc<dyn Backend>, number: u64, shape: Shape, target: Durati
         attempts += u64::from(found.attempts_done);
         launches += 1;
         busy += found.busy;
+        bar.at(start.elapsed().as_millis() as u64);
+        bar.say(format!("{:.1} attempts/s", attempts as f64 / start.elapsed().as_secs_f64()));
         for (nonce, root) in found.hits.into_iter().take(1) {
             let attempt = Attempt { prev_hash: job.prev_hash, miner: job.miner, nonce, timestamp: job.timestamp, shape };
             if hits.len() < SAMPLE { hits.push((attempt, root)) } else { hits[launches as usize % SAMPLE] = (attempt, root) }
@@ -110,6 +115,8 @@ fn measure(backend: &Arc<dyn Backend>, number: u64, shape: Shape, target: Durati
     }
     let wall = start.elapsed();
     done.stop();
+    drop(bar);
+    let _bar = Progress::waiting(&format!("{name} verifying"));
     let (watts, clock_mhz) = sampler.join().unwrap_or((None, None));
     let verify =
         VERIFY_BATCHES.iter().map(|&n| Ok((n, verify_rate(backend, number, shape, n).map_err(fault)?))).collect::<anyhow::Result<_>>()?;

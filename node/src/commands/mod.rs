@@ -5,8 +5,13 @@ pub mod attempt;
 pub mod bench;
 pub mod config;
 pub mod devices;
+pub mod doctor;
 pub mod key;
 pub mod mine;
+pub mod node;
+pub mod outbox;
+pub mod shell;
+pub mod table;
 pub mod verify;
 pub mod work;
 

@@ -214,7 +214,7 @@ impl Worker {
         let mut attempts = 0;
         let (fate, word, note) = loop {
             match bridge::post(&self.client, self.url.clone(), &id, text.clone()).await {
-                Outcome::Taken { note } => break (Fate::Taken, "ok", note),
+                Outcome::Taken { note, .. } => break (Fate::Taken, "ok", note),
                 Outcome::Refused { note } => break (Fate::Refused, "refused", note),
                 Outcome::Again { note, .. } if attempts + 1 == TRIES => break (Fate::Lost, "lost", note),
                 Outcome::Again { after, .. } => tokio::time::sleep(bridge::jitter(attempts).max(after.unwrap_or_default())).await,

@@ -39,6 +39,7 @@ const FILES: &[File] = &[
     File { path: "/dashboard/feed.js", mime: JS, text: include_str!("dashboard/feed.js") },
     File { path: "/dashboard/state.js", mime: JS, text: include_str!("dashboard/state.js") },
     File { path: "/dashboard/view.js", mime: JS, text: include_str!("dashboard/view.js") },
+    File { path: "/dashboard/table.js", mime: JS, text: include_str!("dashboard/table.js") },
     File { path: "/dashboard/plot.js", mime: JS, text: include_str!("dashboard/plot.js") },
     File { path: "/dashboard/words.js", mime: JS, text: include_str!("dashboard/words.js") },
     File { path: "/dashboard/icon.svg", mime: "image/svg+xml", text: include_str!("dashboard/icon.svg") },

@@ -36,6 +36,8 @@ pub(super) async fn body(api: &Api) -> Result<Value, Problem> {
         SyncState::InStep => json!({ "state": "in_step" }),
     };
     let credited = shared.credited();
+    let pools: Vec<Value> =
+        shared.pools().into_iter().map(|(name, (used, limit))| json!({ "name": name, "used": used, "limit": limit })).collect();
     Ok(json!({
         "at_ms": view.at.0,
         "node": {
@@ -99,6 +101,7 @@ pub(super) async fn body(api: &Api) -> Result<Value, Problem> {
         "device_problem": health::device_problem(shared, &(api.devices)()),
         "store_set_aside": shared.store_set_aside(),
         "store_problem": shared.store_problem(),
+        "pools": pools,
     }))
 }
 

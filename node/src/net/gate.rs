@@ -81,6 +81,16 @@ impl Gate {
         self.refused.get(peer).is_some_and(|until| *until > Instant::now())
     }
 
+    /// How many are remembered as refused.
+    pub fn refused(&self) -> usize {
+        self.refused.len()
+    }
+
+    /// How many addresses' handshakes are counted.
+    pub fn knocking(&self) -> usize {
+        self.handshakes.len()
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();

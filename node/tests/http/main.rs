@@ -481,10 +481,10 @@ async fn the_commands_that_ask_a_node_print_its_answers() {
     assert_eq!((code, all["receipts"].as_array().unwrap().len(), &all["more"]), (0, 300, &json!(false)));
     let (code, out, _) = ask(words("receipts --limit 5")).await.unwrap();
     assert_eq!((code, out.lines().count()), (0, 7), "{out}");
-    for list in ["ledger", "heads", "peers", "outbox --state dead"] {
+    for list in ["ledger", "heads", "peers", "outbox list --state dead", "outbox"] {
         assert_eq!(ask(words(list)).await.unwrap().0, 0, "{list}");
     }
-    assert_eq!(ask(words("outbox --state lost")).await.unwrap().0, 2);
+    assert_eq!(ask(words("outbox list --state lost")).await.unwrap().0, 2);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::audits::{ROOM, Waiter};
 use super::io::*;
 use super::receive::{Source, Taken};
-use super::sync::{Asked, BARREN_MS, Offer, PAGE_TRIES_MAX, PAUSE_MS, PROMPT_MS, Page, SHUN_MS, Talk};
+use super::sync::{Asked, BARREN_MS, Offer, PAGE_TRIES_MAX, PAUSE_MS, PROMPT_MS, Page, SHARE_WORTH_MS, SHUN_MS, Talk};
 use super::{Engine, SyncState};
 use crate::types::{Height, Root};
 use crate::verify::{Contextual, Semantic};
@@ -214,7 +214,9 @@ impl Engine {
         }
         self.begin_offer();
         self.ask_heads(out);
-        if known_tip && !shunned && !resting && self.sync.offer.is_none() && self.sync.pull.is_none() {
+        // A download that has brought nothing yet may be nothing but a boast: it must not keep shares from coming.
+        let downloading = self.sync.offer.as_ref().is_some_and(|offer| offer.last.is_some() || offer.page.is_some());
+        if known_tip && !shunned && !resting && !downloading && self.sync.pull.is_none() {
             self.sync.start_pull(peer, differing.into_iter(), now);
         }
         self.pull_on(out);
@@ -517,12 +519,12 @@ impl Engine {
                 }
             }
         }
-        let barren = self.shares.len() + self.audits.len() <= before;
+        let new = (self.shares.len() + self.audits.len()).saturating_sub(before) as u64;
         if let Some(pull) = &mut self.sync.pull {
             pull.clean &= clean;
             pull.came += count;
             pull.after = after;
-            pull.barren_ms = if barren { pull.barren_ms + waited } else { 0 };
+            pull.barren_ms = (pull.barren_ms + waited).saturating_sub(new.saturating_mul(SHARE_WORTH_MS));
             if pull.barren_ms > BARREN_MS {
                 self.sync.shun(peer, Talk::Shares, SHUN_MS, now);
                 self.sync.pull = None;
@@ -530,7 +532,7 @@ impl Engine {
                 if !more {
                     self.sync.epoch_pulled(now);
                 }
-                if !barren || (!more && waited < PROMPT_MS) {
+                if waited < PROMPT_MS && (new > 0 || !more) {
                     self.sync.forgive(peer, Talk::Shares);
                 }
             }

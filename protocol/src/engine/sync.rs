@@ -30,6 +30,8 @@ const PAGE_AUDITS_MS: u64 = 30_000;
 pub const PROMPT_MS: u64 = 2_000;
 /// A conversation may wait so long for answers that bring nothing new; then another peer has its turn.
 pub const BARREN_MS: u64 = 10_000;
+/// A share that is new pays for so much of that waiting: who has many is worth a slow line, who lets them drip is not.
+pub const SHARE_WORTH_MS: u64 = 50;
 /// Waiting for all pages of one peer's bans together takes this long at most, or the rest is left for another time …
 const BANS_MS: u64 = 30_000;
 /// … as it is after so many pages: more keys are never banned within retention.
@@ -125,7 +127,7 @@ pub struct Pull {
     pub came: usize,
     /// Since when a question is open.
     pub asked: Option<Millis>,
-    /// How long it waited for pages with nothing new.
+    /// How long it waited, less what the new shares that came were worth.
     pub barren_ms: u64,
 }
 

@@ -185,6 +185,18 @@ impl Brain {
         self.shown.remove(&node);
     }
 
+    /// A lie of a key that nobody knows; the node keeps its own.
+    pub fn strangers_lie(&mut self, world: &mut World, node: u32, as_head: bool) -> Option<Semantic> {
+        self.next_key += 1;
+        let stranger = super::node::key_of(world.plan.seed, self.next_key);
+        let at = &mut world.nodes[node as usize];
+        let own = (std::mem::replace(&mut at.miner, stranger.public()), std::mem::replace(&mut at.key, stranger));
+        let lie = self.lie(world, node, as_head);
+        let at = &mut world.nodes[node as usize];
+        (at.miner, at.key) = own;
+        lie
+    }
+
     /// An attempt of a node on its tip that was never made, and a root for it.
     pub fn lie(&mut self, world: &mut World, node: u32, as_head: bool) -> Option<Semantic> {
         let tip = world.nodes[node as usize].tip;

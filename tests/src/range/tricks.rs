@@ -169,10 +169,6 @@ impl Brain {
     /// One bad message, of every kind in turn by chance.
     fn flood_one(&mut self, world: &mut World, node: u32) {
         let kind = world.rng.random_range(0..9);
-        if matches!(kind, 1 | 2) {
-            // Of a key that nobody knows.
-            self.rotate(world, node);
-        }
         let (topic, receipt) = match kind {
             0 => {
                 let garbage: [u8; 32] = world.rng.random();
@@ -180,8 +176,8 @@ impl Brain {
                 world.shout(node, msg);
                 return;
             }
-            1 => (Topic::Receipts, self.lie(world, node, false)),
-            2 => (Topic::Heads, self.lie(world, node, true)),
+            1 => (Topic::Receipts, self.strangers_lie(world, node, false)),
+            2 => (Topic::Heads, self.strangers_lie(world, node, true)),
             // A true share as an alert.
             3 => {
                 let recent = world.messages.iter().rev().find(|old| old.topic == Topic::Receipts && old.receipt.is_some());
@@ -190,13 +186,14 @@ impl Brain {
             // A true alert: a key gets a share accepted, then lies.
             4 if self.shown.get(&node).copied().unwrap_or(0) > 0 => {
                 let lie = self.lie(world, node, false);
-                self.shown.remove(&node);
+                self.rotate(world, node);
                 (Topic::Receipts, lie)
             }
+            4 => return,
             // On a head that nobody knows; ahead of every clock; of another epoch; on the wrong topic.
             _ => {
-                let Some(lie) = self.lie(world, node, false) else { return };
-                let mut bad = lie.receipt().clone();
+                let Some(lie) = self.strangers_lie(world, node, false) else { return };
+                let mut bad = Receipt { miner: world.nodes[node as usize].miner, ..lie.receipt().clone() };
                 match kind {
                     5 => bad.prev_hash = Root(world.rng.random()),
                     6 => bad.timestamp = Millis(bad.timestamp.0 + 3_600_000),

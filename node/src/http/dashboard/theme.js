@@ -1,7 +1,3 @@
 // Before the first paint: light or dark as this reader chose, or as the system says.
-try {
-  const chosen = localStorage.getItem("tops-theme");
-  if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
-} catch {
-  // A browser that keeps nothing follows the system.
-}
+const chosen = localStorage.getItem("tops-theme");
+if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;

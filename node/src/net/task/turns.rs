@@ -20,6 +20,7 @@ impl Task {
             self.exchange(now);
             self.ask_relays(now);
             self.publish_view(now);
+            self.publish_pools();
             if now.duration_since(self.written) >= limits::REMEMBER_EVERY {
                 self.written = now;
                 self.remember();
@@ -76,6 +77,30 @@ impl Task {
         }
     }
 
+    /// How full everything is that a peer can fill.
+    fn publish_pools(&self) {
+        let gate = &self.swarm.behaviour().gate;
+        let info = self.swarm.network_info();
+        let lines = info.connection_counters();
+        let incoming = lines.num_established_incoming() as usize;
+        let unanswered = lines.num_pending_incoming() as usize;
+        for (name, used, limit) in [
+            ("connections", lines.num_established() as usize, limits::CONNECTIONS_MAX as usize),
+            ("connections_incoming", incoming, limits::CONNECTIONS_INCOMING_MAX as usize),
+            ("handshakes_incoming", unanswered, limits::PENDING_INCOMING_MAX as usize),
+            ("open_messages", self.messages.len(), limits::OPEN_MESSAGES_MAX),
+            ("open_answers", self.answers.len(), limits::OPEN_ANSWERS_MAX),
+            ("open_asks", self.asks.len(), limits::OPEN_ASKS_MAX),
+            ("publish_waiting", self.outbox.len(), limits::OUTBOX_MAX),
+            ("net_backlog", self.backlog.len(), limits::NET_BACKLOG),
+            ("address_book", self.book.len(), limits::ADDRESS_BOOK_MAX),
+            ("refused_peers", gate.refused(), limits::REFUSED_MAX),
+            ("handshake_addresses", gate.knocking(), limits::HANDSHAKES_ADDRESSES),
+        ] {
+            self.shared.set_pool(name, used, limit);
+        }
+    }
+
     pub(super) fn publish_view(&mut self, now: Instant) {
         let gossip = &self.swarm.behaviour().gossip;
         let mut peers: Vec<PeerInfo> = self
@@ -95,16 +120,6 @@ impl Task {
             .collect();
         peers.sort_unstable_by_key(|peer| peer.number);
         let listening = self.swarm.listeners().map(|a| a.clone().with_p2p(self.local).unwrap_or_else(|a| a).to_string()).collect();
-        for (name, used, limit) in [
-            ("peers", self.peers.len(), limits::CONNECTIONS_MAX as usize),
-            ("gossip_open", self.messages.len(), limits::OPEN_MESSAGES_MAX),
-            ("publish_waiting", self.outbox.len(), limits::OUTBOX_MAX),
-            ("asks_open", self.asks.len(), limits::OPEN_ASKS_MAX),
-            ("answers_open", self.answers.len(), limits::OPEN_ANSWERS_MAX),
-            ("net_backlog", self.backlog.len(), limits::NET_BACKLOG),
-        ] {
-            self.shared.set_pool(name, used, limit);
-        }
         self.view.send_replace(Arc::new(NetView { peers, listening }));
     }
 }

@@ -171,7 +171,7 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
     // By now every address of this machine has its line; others are told those that they can reach.
     let addresses = std::fs::read_to_string(&yard.bootstrap).with_context(|| format!("reading {}", yard.bootstrap.display()))?;
     for address in addresses.lines().filter(|line| !line.is_empty() && (!options.lan || !line.contains("/ip4/127."))) {
-        println!("to join     tops-node --network {numbers} --bootstrap {address}");
+        println!("to join     cargo run --release -p tops-node -- --network {numbers} --bootstrap {address}");
     }
     if !options.lan {
         println!("            from this machine; with --lan others may join too");

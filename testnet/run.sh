@@ -2,15 +2,16 @@
 # A whole network on this machine: a bootstrap node, miners, a verify-only node, and an aggregator that receives.
 #
 #   testnet/run.sh [--nodes N] [--seconds S] [--summary FILE.json] [--backend B] [--keep] [--scenario plain|kill]
-#                  [--bridges N] [--bin-dir DIR]
+#                  [--bridges N] [--lan] [--bin-dir DIR]
 #
+# With --lan it listens on every address of this machine, and prints the command by which another one joins.
 # Without --seconds it runs until Ctrl-C. With --bin-dir nothing is built. Exit 0: every check passed; 1: one failed, and which.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 for argument in "$@"; do
     case $argument in
-        -h | --help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        -h | --help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
         --bin-dir) exec "$(for ((i = 1; i <= $#; i++)); do if [ "${!i}" = --bin-dir ]; then i=$((i + 1)); echo "${!i:-.}"; fi; done)/tops-testnet" "$@" ;;
         --bin-dir=*) exec "${argument#--bin-dir=}/tops-testnet" "$@" ;;
     esac

@@ -86,6 +86,27 @@ else
     cargo test --workspace "${features[@]}" --locked --no-fail-fast "${skip[@]}"
 fi
 
+step "watched by Prometheus: metrics, alerts, board, logs"
+if ! command -v python3 >/dev/null; then
+    left_out "python3 is not installed: nothing of it is checked"
+else
+    tests/operations/logs
+    docs/operations/grafana/make --check
+    if tools=$(tests/operations/tools); then
+        PATH=$tools:$PATH tests/operations/rules
+        if [ "$mode" = all ]; then PATH=$tools:$PATH tests/operations/check; fi
+    else
+        left_out "alerts and board: no Prometheus (Debian: apt-get install prometheus)"
+    fi
+fi
+
+step "systemd units"
+if command -v systemd-analyze >/dev/null; then
+    tests/operations/units
+else
+    left_out "systemd-analyze is not installed (Debian: apt-get install systemd)"
+fi
+
 step "the dashboard in a browser"
 tests/browser/run.sh
 step "the HTTP interface is what it says it is"

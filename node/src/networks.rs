@@ -1,6 +1,7 @@
 //! Networks by name: the presets, and files that hold the eleven numbers of another one (spec §4).
 //!
-//! A file may also pin heads and say a name; neither enters the network's id. Sizes are bounded, unknown keys are errors.
+//! The numbers themselves, in a file's order with commas between them, name a network too: `16,256,256,4,60,0x1f3fffff,0x2000ffff,4,3,0`. So a
+//! machine joins a testnet by one line that can be copied. A file may also pin heads and say a name; neither enters the network's id. Sizes are bounded, unknown keys are errors.
 
 use std::path::Path;
 
@@ -69,7 +70,7 @@ struct Checkpoint {
 }
 
 impl Network {
-    /// A preset's name or a file's path.
+    /// A preset's name, the ten numbers that a network file holds, or a file's path.
     pub fn named(text: &str) -> Result<Self, ConfigFault> {
         let preset = |name: &str, spec, peers| {
             Ok(Self { spec, name: name.into(), preset: true, checkpoints: Vec::new(), bootstrap: known_peers(peers)? })
@@ -77,14 +78,38 @@ impl Network {
         match text {
             "main" => preset("main", NetworkSpec::main(), include_str!("../../bootstrap/peers/main.toml")),
             "dev" => preset("dev", NetworkSpec::dev(), include_str!("../../bootstrap/peers/dev.toml")),
+            numbers if numbers.contains(',') && !Path::new(numbers).exists() => Self::of_numbers(numbers),
             file => {
                 let path = Path::new(file);
                 if !path.exists() {
-                    return Err(ConfigFault("it must be main, dev, or a network file that exists".into()));
+                    return Err(ConfigFault("it must be main, dev, a network file that exists, or its ten numbers with commas".into()));
                 }
                 Self::parse(&settings::read_bounded(path, NETWORK_FILE_MAX)?)
             }
         }
+    }
+
+    /// The numbers of a network file in its order, decimal or hexadecimal.
+    fn of_numbers(text: &str) -> Result<Self, ConfigFault> {
+        const KEYS: [&str; 10] = [
+            "m",
+            "n",
+            "k",
+            "spacing_secs",
+            "half_life_secs",
+            "genesis_bits",
+            "easiest_bits",
+            "share_log2",
+            "stale_window",
+            "genesis_time_ms",
+        ];
+        let numbers: Vec<&str> = text.split(',').map(str::trim).collect();
+        let digits = |number: &&str| !number.is_empty() && number.len() <= 20 && number.bytes().all(|b| b.is_ascii_alphanumeric());
+        if numbers.len() != KEYS.len() || !numbers.iter().all(digits) {
+            return Err(ConfigFault(format!("a network without a file is {} numbers with commas: {}", KEYS.len(), KEYS.join(","))));
+        }
+        let lines: Vec<String> = KEYS.iter().zip(numbers).map(|(key, number)| format!("{key} = {number}")).collect();
+        Self::parse(&lines.join("\n"))
     }
 
     /// The contents of a network file.
@@ -133,6 +158,21 @@ mod tests {
     use super::*;
     use libp2p::Multiaddr;
     use proptest::prelude::*;
+
+    #[test]
+    fn numbers_name_a_network_without_a_file() {
+        let network = Network::named("16,256,256, 4,60,0x1f3fffff,0x2000ffff,4,3,0").unwrap();
+        assert_eq!(network.spec.id(), NetworkSpec::dev().id());
+        assert!(!network.preset && network.checkpoints.is_empty());
+        for bad in [
+            "16,256,256",
+            "16,256,256,4,60,0x1f3fffff,0x2000ffff,4,3,0,0",
+            "16,256,256,4,60,0x1f3fffff,0x2000ffff,4,3,\"0\"",
+            "a,b,c,d,e,f,g,h,i,j",
+        ] {
+            assert!(Network::named(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn the_embedded_lists_are_addresses() {

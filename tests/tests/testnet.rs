@@ -13,7 +13,17 @@ static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 async fn passes(seconds: u64, nodes: usize, bridges: usize, scenario: Scenario) {
     let _alone = MACHINE.lock().await;
     let binaries = Binaries::built().expect("the programs build");
-    let options = Options { nodes, seconds: Some(seconds), summary: None, backend: "cpu".into(), keep: false, binaries, scenario, bridges };
+    let options = Options {
+        nodes,
+        seconds: Some(seconds),
+        summary: None,
+        backend: "cpu".into(),
+        keep: false,
+        binaries,
+        scenario,
+        bridges,
+        lan: false,
+    };
     let summary = conduct(options).await.expect("the testnet runs");
     assert!(summary.ok, "{:#?}", summary.failures);
 }

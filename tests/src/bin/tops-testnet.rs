@@ -34,6 +34,9 @@ struct Arguments {
     /// How many miners deliver to the aggregator
     #[arg(long, default_value_t = 1)]
     bridges: usize,
+    /// Let other machines join: listen on every address of this one, and print the command
+    #[arg(long)]
+    lan: bool,
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<bool> {
@@ -54,6 +57,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         binaries: Binaries::new(dir)?,
         scenario: arguments.scenario,
         bridges: arguments.bridges,
+        lan: arguments.lan,
     };
     let summary = conduct(options).await?;
     println!(

@@ -62,6 +62,8 @@ pub struct Options {
     pub scenario: Scenario,
     /// How many miners deliver to the aggregator.
     pub bridges: usize,
+    /// Whether other machines may join: then rendezvous and nodes listen on every address of this one, else on loopback alone.
+    pub lan: bool,
 }
 
 /// What came of it.
@@ -117,6 +119,8 @@ pub(super) struct Yard {
     pub(super) nodes: Vec<Watched>,
     pub(super) http: reqwest::Client,
     pub(super) aggregator: String,
+    /// The file of the rendezvous' addresses, one a line.
+    bootstrap: PathBuf,
     gate: Option<Process>,
     receiver: Option<Process>,
     binaries: Binaries,
@@ -155,6 +159,7 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
     println!("measuring this machine …");
     let rate = measure(&options.binaries, &options.backend).await?;
     let (network, file) = network(rate, dir)?;
+    let numbers = numbers(&network)?;
     println!("{rate:.0} attempts/s; network {} with a head every {SPACING_SECS} s in expectation", network.tag());
 
     let mut yard = start(options, dir, &file, &network).await?;
@@ -163,6 +168,14 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
         println!("{:<8} API {}  log {}", node.name, node.url, node.log.display());
     }
     println!("aggregator {}", yard.aggregator);
+    // By now every address of this machine has its line; others are told those that they can reach.
+    let addresses = std::fs::read_to_string(&yard.bootstrap).with_context(|| format!("reading {}", yard.bootstrap.display()))?;
+    for address in addresses.lines().filter(|line| !line.is_empty() && (!options.lan || !line.contains("/ip4/127."))) {
+        println!("to join     cargo run --release -p tops-node -- --network {numbers} --bootstrap {address}");
+    }
+    if !options.lan {
+        println!("            from this machine; with --lan others may join too");
+    }
 
     let began = Instant::now();
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
@@ -269,6 +282,14 @@ fn network(rate: f64, dir: &Path) -> anyhow::Result<(NetworkSpec, PathBuf)> {
     Ok((spec, path))
 }
 
+/// The network's numbers as `--network` takes them.
+fn numbers(network: &NetworkSpec) -> anyhow::Result<String> {
+    let fields = serde_json::to_value(network.fields())?;
+    let order =
+        ["m", "n", "k", "spacing_secs", "half_life_secs", "genesis_bits", "easiest_bits", "share_log2", "stale_window", "genesis_time_ms"];
+    Ok(order.map(|key| fields[key].to_string()).join(","))
+}
+
 async fn start(options: &Options, dir: &Path, file: &Path, network: &NetworkSpec) -> anyhow::Result<Yard> {
     let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build()?;
     let text = |path: &Path| path.display().to_string();
@@ -279,15 +300,23 @@ async fn start(options: &Options, dir: &Path, file: &Path, network: &NetworkSpec
     let receiver = Process::start("aggregator", &dir.join("aggregator.log"), command)?;
     let aggregator = format!("http://{}", first_line(&addr, START_WITHIN).await?);
 
+    let listen = if options.lan { "/ip4/0.0.0.0/tcp/0" } else { "/ip4/127.0.0.1/tcp/0" };
     let addr = dir.join("bootstrap.addr");
     let mut command = Command::new(options.binaries.path("tops-bootstrap"));
-    command.args(["--network", &text(file), "--listen", "/ip4/127.0.0.1/tcp/0", "--key-file", &text(&dir.join("bootstrap.key"))]);
+    command.args(["--network", &text(file), "--listen", listen, "--key-file", &text(&dir.join("bootstrap.key"))]);
     command.args(["--addr-file", &text(&addr)]);
     let gate = Process::start("bootstrap", &dir.join("bootstrap.log"), command)?;
     let bootstrap = first_line(&addr, START_WITHIN).await?;
 
-    let mut yard =
-        Yard { nodes: Vec::new(), http, aggregator, gate: Some(gate), receiver: Some(receiver), binaries: options.binaries.clone() };
+    let mut yard = Yard {
+        nodes: Vec::new(),
+        http,
+        aggregator,
+        bootstrap: addr,
+        gate: Some(gate),
+        receiver: Some(receiver),
+        binaries: options.binaries.clone(),
+    };
     let miners = options.nodes - 2;
     for i in 1..=miners + 1 {
         let miner = i <= miners;
@@ -301,7 +330,7 @@ async fn start(options: &Options, dir: &Path, file: &Path, network: &NetworkSpec
             "--bootstrap".into(),
             bootstrap.clone(),
             "--listen".into(),
-            "/ip4/127.0.0.1/tcp/0".into(),
+            listen.into(),
             "--data-dir".into(),
             text(&data),
             "--http".into(),

@@ -4,13 +4,14 @@
 //!   lock ─▶ keys ─▶ store ─▶ engine ─▶ devices ─▶ network ─▶ http, bridge ─▶ loop … stop ─▶ flush ─▶ close
 //! ```
 //!
-//! Whatever cannot be had at the start ends it with one sentence; nothing is begun that could not be finished.
+//! Whatever cannot be had at the start ends it with one sentence; nothing is begun that could not be finished. A full disk is waited for. A signal
+//! is heard from the very beginning: a start that it meets ends between two steps, and a step that takes long is left, which is as safe as a kill.
 
 use std::fs::{File, TryLockError};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rand::Rng;
@@ -42,6 +43,12 @@ use crate::state::{Identity, Shared};
 use crate::verifier::Verifier;
 use crate::{devices, keys, shutdown, telemetry};
 
+/// How long a step of the start may go on after a signal.
+const LEAVE_START: Duration = Duration::from_secs(2);
+/// How often a store that needs room to open is tried, while a full disk keeps a node from starting.
+const FULL_RETRY: Duration = Duration::from_secs(2);
+/// How often that is said.
+const FULL_SAID: Duration = Duration::from_secs(60);
 /// The file whose lock says that a process works in a data directory.
 pub const LOCK: &str = "node.lock";
 /// How long HTTP and the bridge may take to end.
@@ -82,10 +89,25 @@ impl Running {
 pub fn run(config: Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("node").build().context("the system gives no threads")?;
+    let handle = runtime.handle().clone();
     let outcome = runtime.block_on(async {
-        let running = start(config).await?;
-        shutdown::on_signals(running.stop.clone());
-        running.ended().await?;
+        let stop = watch::Sender::new(false);
+        shutdown::on_signals(stop.clone());
+        // On a thread that may block, beside those that hear signals.
+        let wanted = stop.subscribe();
+        let mut starting = tokio::task::spawn_blocking(move || handle.block_on(start_until(config, stop)));
+        let started = tokio::select! {
+            started = &mut starting => started,
+            () = until(wanted) => match tokio::time::timeout(LEAVE_START, &mut starting).await {
+                Ok(started) => started,
+                Err(_) => return Ok(info!("stopped while it was starting")),
+            },
+        };
+        match started.context("the start has panicked")? {
+            Ok(running) => running.ended().await?,
+            Err(fault) if fault.is::<Stopped>() => {}
+            Err(fault) => return Err(fault),
+        }
         info!("stopped");
         Ok(())
     });
@@ -94,11 +116,26 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     outcome
 }
 
+/// It was told to stop before it had started.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped while it was starting")]
+struct Stopped;
+
 /// Starts a node and returns when it takes part.
 ///
 /// # Errors
 /// One sentence that says what is missing.
 pub async fn start(config: Config) -> anyhow::Result<Running> {
+    start_until(config, watch::Sender::new(false)).await
+}
+
+/// Goes on with the start unless the stop has come.
+fn go_on(stop: &watch::Sender<bool>) -> Result<(), Stopped> {
+    if *stop.borrow() { Err(Stopped) } else { Ok(()) }
+}
+
+async fn start_until(config: Config, stop: watch::Sender<bool>) -> anyhow::Result<Running> {
+    let stopped = stop.subscribe();
     let lock = lock(&config.data_dir)?;
     let key = keys::miner_key(&config.key)?;
     let identity_key = match &config.identity_file {
@@ -127,8 +164,10 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         "starting"
     );
 
-    let store = open_store(&config, &shared)?;
+    let store = open_store(&config, &shared, &stop).await?;
+    go_on(&stop)?;
     let devices = open_devices(&config)?;
+    go_on(&stop)?;
     // What receipts call the driver: the first device that mines.
     let hint = devices.iter().find(|d| d.mines).or(devices.first()).map(|d| d.backend.device());
     let driver_hint = hint.map_or_else(|| Text::cleaned("cpu"), |d| Text::cleaned(&format!("{} {} {}", d.label(), d.name, d.driver)));
@@ -145,8 +184,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         secret: rand::rng().random(),
     };
     let engine = restore(engine_config, &*store)?;
+    go_on(&stop)?;
 
-    let (net, stop, stopped) = {
+    let net = {
         let settings = net::Settings {
             key: keypair,
             tag: config.network.tag(),
@@ -158,12 +198,12 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             relay: config.relay,
             remembered: Some(config.data_dir.join(FILE)),
         };
-        let (stop, stopped) = watch::channel(false);
-        (net::start(settings, shared.clone())?, stop, stopped)
+        net::start(settings, shared.clone())?
     };
 
     let ears = miner::ears();
-    let queue = start_queue(&config, devices, ears.sink())?;
+    let queue = start_queue(&config, devices, ears.sink(), &stop)?;
+    go_on(&stop)?;
     let (auditor, audited) = Auditor::new(Arc::clone(&queue), shared.clone());
     let miner = if config.verify_only {
         None
@@ -237,8 +277,22 @@ fn lock(data_dir: &Path) -> anyhow::Result<File> {
     }
 }
 
-fn open_store(config: &Config, shared: &Shared) -> Result<Arc<dyn Store>, StoreFault> {
-    let opened = tops_store::sled::open(&config.data_dir.join("store"), config.network.id())?;
+/// A full disk is waited for: whoever started this node wants it back as soon as there is room, and not to start it again by hand.
+async fn open_store(config: &Config, shared: &Shared, stop: &watch::Sender<bool>) -> anyhow::Result<Arc<dyn Store>> {
+    let mut said: Option<Instant> = None;
+    let opened = loop {
+        match tops_store::sled::open(&config.data_dir.join("store"), config.network.id()) {
+            Err(full @ StoreFault::Full { .. }) => {
+                if said.is_none_or(|at| at.elapsed() >= FULL_SAID) {
+                    said = Some(Instant::now());
+                    warn!(error = %full, "the node waits for room and starts then");
+                }
+                let _ = tokio::time::timeout(FULL_RETRY, until(stop.subscribe())).await;
+                go_on(stop)?;
+            }
+            other => break other?,
+        }
+    };
     if let Some(path) = &opened.set_aside {
         warn!(path = %path.display(), "the store was damaged and is set aside; its contents come back from the peers");
         shared.set_store_set_aside(path.display().to_string());
@@ -272,13 +326,13 @@ fn open_devices(config: &Config) -> anyhow::Result<Vec<Selected>> {
 }
 
 /// How many attempts a GPU should be given at once, measured at the first start with it. The CPU's number is found while it mines, at no loss.
-fn lanes(config: &Config, devices: Vec<Selected>) -> Vec<LaneSpec> {
+fn lanes(config: &Config, devices: Vec<Selected>, stop: &Stop) -> Vec<LaneSpec> {
     let mut tuner = Tuner::open(Some(&config.data_dir.join("tuned.json")));
     let tuned = |Selected { backend, mines }: Selected| {
         let gpu = backend.device().kind != DeviceKind::Cpu;
         let measured = (mines && gpu).then(|| {
             let _bar = Progress::waiting(&format!("tuning {}", backend.device().label()));
-            tuner.tune(&*backend, config.network.shape(), config.target, &Stop::new())
+            tuner.tune(&*backend, config.network.shape(), config.target, stop)
         });
         let tuned = match measured {
             Some(Ok(tuned)) => {
@@ -301,9 +355,20 @@ fn start_queue(
     config: &Config,
     devices: Vec<Selected>,
     sink: impl Fn(tops_compute::queue::MiningReport) + Send + Sync + 'static,
+    stop: &watch::Sender<bool>,
 ) -> anyhow::Result<Arc<Queue>> {
+    let (enough, wanted) = (Stop::new(), until(stop.subscribe()));
+    let tuning = tokio::spawn({
+        let enough = enough.clone();
+        async move {
+            wanted.await;
+            enough.stop();
+        }
+    });
     let options = QueueOptions { target: config.target, bundle_dir: Some(config.data_dir.join("bundles")) };
-    let queue = Queue::start(lanes(config, devices), options, sink).context("the system gives no threads")?;
+    let lanes = lanes(config, devices, &enough);
+    tuning.abort();
+    let queue = Queue::start(lanes, options, sink).context("the system gives no threads")?;
     Ok(Arc::new(queue))
 }
 

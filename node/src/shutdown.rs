@@ -12,43 +12,53 @@ const EXIT_SIGNAL: i32 = 130;
 /// Exit code of this node's own fault.
 const EXIT_FAULT: i32 = 3;
 
-/// Waits for SIGINT or SIGTERM.
-///
-/// # Errors
-/// When the system does not let signals be handled.
-async fn signal() -> std::io::Result<&'static str> {
+/// SIGINT and SIGTERM, heard from when this is made.
+struct Signals {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        tokio::select! {
-            _ = interrupt.recv() => Ok("SIGINT"),
-            _ = terminate.recv() => Ok("SIGTERM"),
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// When the system does not let signals be handled.
+    fn listen() -> std::io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
         }
+        #[cfg(not(unix))]
+        Ok(Self {})
     }
-    #[cfg(not(unix))]
-    {
-        tokio::signal::ctrl_c().await.map(|()| "Ctrl-C")
+
+    async fn next(&mut self) -> &'static str {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+        #[cfg(not(unix))]
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => "Ctrl-C",
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 
-/// Turns `stop` true at the first signal; ends the process at the second one, or when the stop takes too long.
+/// Turns `stop` true at the first signal; ends the process at the second one, or when the stop takes too long. Signals are heard when this returns.
 pub fn on_signals(stop: watch::Sender<bool>) {
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(e) => return warn!(error = %e, "signals cannot be handled: the node ends without a clean stop"),
+    };
     tokio::spawn(async move {
-        match signal().await {
-            Ok(name) => info!(signal = name, "stopping; a second signal ends at once"),
-            Err(e) => {
-                warn!(error = %e, "signals cannot be handled: the node ends without a clean stop");
-                return;
-            }
-        }
+        let signal = signals.next().await;
+        info!(signal, "stopping; a second signal ends at once");
         stop.send_replace(true);
         tokio::select! {
-            second = signal() => {
-                if second.is_ok() {
-                    std::process::exit(EXIT_SIGNAL);
-                }
-            }
+            _ = signals.next() => std::process::exit(EXIT_SIGNAL),
             () = tokio::time::sleep(STOP_WITHIN) => {
                 error!("the stop takes too long: ending at once");
                 std::process::exit(EXIT_FAULT);

@@ -135,7 +135,9 @@ async fn slow_a_flood_of_any_kind_costs_little_and_honest_receipts_go_on() {
     let range = Range::open(dir.path()).await;
     let only = std::env::var("TOPS_FLOOD").ok();
     let kinds = Kind::ALL.into_iter().filter(|kind| only.as_ref().is_none_or(|only| format!("{kind:?}") == *only));
-    println!("| flood | sent | lines | cut off | first after s | core before | core in the flood | honest receipts/s before | in the flood |");
+    println!(
+        "| flood | sent | lines | cut off | first after s | core before | core in the flood | honest receipts/s before | in the flood |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut too_much = Vec::new();
     for kind in kinds {

@@ -8,9 +8,9 @@ use std::task::Poll;
 
 use anyhow::Context;
 use futures::{AsyncReadExt, AsyncWriteExt};
+use libp2p::core::Endpoint;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox};
 use libp2p::core::transport::{DialOpts, PortUse, Transport};
-use libp2p::core::Endpoint;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};

@@ -32,7 +32,7 @@ impl Yard {
         let mut possible = works(&["ip", "netns", "add", &probe]);
         if possible {
             yard.machines.push(probe.clone());
-            possible = works(&["ip", "-n", &probe, "link", "add", "a", "type", "veth", "peer", "name", "b"])
+            possible = works(&["ip", "-n", &probe, "link", "add", "name", "a", "type", "veth", "peer", "name", "b"])
                 && (!nat || works(&["ip", "netns", "exec", &probe, "nft", "add", "table", "ip", "nat"]))
                 && works(&["curl", "--version"]);
         }
@@ -51,7 +51,7 @@ impl Yard {
         let place = self.place(machine);
         run(&["ip", "netns", "add", &place]);
         self.machines.push(place.clone());
-        run(&["ip", "-n", &place, "link", "set", "lo", "up"]);
+        run(&["ip", "-n", &place, "link", "set", "dev", "lo", "up"]);
     }
 
     /// Runs a command in a machine.
@@ -65,20 +65,20 @@ impl Yard {
     /// A wire from a machine's interface to a bridge in another machine, or to that machine's interface.
     fn wire(&self, a: (&str, &str, &str), b: (&str, &str), bridge: Option<&str>) {
         let (pa, pb) = (self.place(a.0), self.place(b.0));
-        run(&["ip", "-n", &pa, "link", "add", a.1, "type", "veth", "peer", "name", b.1, "netns", &pb]);
+        run(&["ip", "-n", &pa, "link", "add", "name", a.1, "type", "veth", "peer", "name", b.1, "netns", &pb]);
         run(&["ip", "-n", &pa, "addr", "add", a.2, "dev", a.1]);
-        run(&["ip", "-n", &pa, "link", "set", a.1, "up"]);
+        run(&["ip", "-n", &pa, "link", "set", "dev", a.1, "up"]);
         if let Some(bridge) = bridge {
-            run(&["ip", "-n", &pb, "link", "set", b.1, "master", bridge]);
+            run(&["ip", "-n", &pb, "link", "set", "dev", b.1, "master", bridge]);
         }
-        run(&["ip", "-n", &pb, "link", "set", b.1, "up"]);
+        run(&["ip", "-n", &pb, "link", "set", "dev", b.1, "up"]);
     }
 
     fn bridge(&mut self, machine: &str) {
         self.add(machine);
         let place = self.place(machine);
-        run(&["ip", "-n", &place, "link", "add", "br", "type", "bridge"]);
-        run(&["ip", "-n", &place, "link", "set", "br", "up"]);
+        run(&["ip", "-n", &place, "link", "add", "name", "br", "type", "bridge"]);
+        run(&["ip", "-n", &place, "link", "set", "dev", "br", "up"]);
     }
 
     fn command(&self, machine: &str, program: &Path) -> Command {

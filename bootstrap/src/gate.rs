@@ -127,7 +127,9 @@ fn behaviour(local: PeerId, key: libp2p::identity::PublicKey, tag: &str, connect
     table
         .set_max_packet_size(KAD_PACKET_MAX)
         .set_record_filtering(kad::StoreInserts::FilterBoth)
-        .set_query_timeout(Duration::from_secs(10));
+        .set_query_timeout(Duration::from_secs(10))
+        // Nodes fill the table by coming; the gate looks for nobody.
+        .set_periodic_bootstrap_interval(None);
     let mut table = kad::Behaviour::with_config(local, MemoryStore::with_config(local, records), table);
     table.set_mode(Some(kad::Mode::Server));
     let (per_peer, minute) = (NonZeroU32::new(8).unwrap_or(NonZeroU32::MIN), Duration::from_secs(60));
@@ -188,6 +190,17 @@ fn listed(peer: PeerId, dialled: Option<Multiaddr>, mut known: Vec<Multiaddr>) -
         }
     }
     listed
+}
+
+/// Whether the address leads to a peer directly, or through this gate: whether another relay keeps its word is not known here.
+fn leads(address: &Multiaddr, local: PeerId) -> bool {
+    let parts: Vec<_> = address.iter().collect();
+    let relays: Vec<_> = parts.windows(2).filter(|pair| pair[1] == Protocol::P2pCircuit).map(|pair| &pair[0]).collect();
+    match relays.as_slice() {
+        [] => !parts.contains(&Protocol::P2pCircuit),
+        [Protocol::P2p(relay)] => *relay == local,
+        _ => false,
+    }
 }
 
 struct Visitor {
@@ -316,6 +329,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             event = gate.swarm.select_next_some() => {
                 if let SwarmEvent::NewListenAddr { address, listener_id } = &event {
                     debug!(?listener_id, %address, "listening");
+                    // Whom it relays for is told these addresses of the gate: without any, no relay.
+                    if options.external_address.is_empty() && reach(address).is_some_and(|reach| reach > 0) {
+                        gate.swarm.add_external_address(address.clone());
+                    }
                     gate.say(address.clone())?;
                 }
                 if let SwarmEvent::ListenerClosed { listener_id, reason, .. } = &event {
@@ -423,9 +440,8 @@ impl Gate {
         let Some(visitor) = self.visitors.get_mut(&peer) else { return };
         visitor.heard = Some(Instant::now());
         let heard = reach(&visitor.address).unwrap_or(2);
-        let usable = |address: &Multiaddr| {
-            reach(address).is_some_and(|reach| reach >= heard) && !address.iter().any(|part| part == Protocol::P2pCircuit)
-        };
+        let local = *self.swarm.local_peer_id();
+        let usable = |address: &Multiaddr| reach(address).is_some_and(|reach| reach >= heard) && leads(address, local);
         let listed = if info.protocols.contains(&self.kad) {
             listed(peer, visitor.dialled.clone(), info.listen_addrs.into_iter().filter(usable).collect())
         } else {
@@ -485,6 +501,17 @@ mod tests {
         told.tell(address(3)).unwrap();
         let never = Told::new(Some(file)).tell(address(1)).unwrap_err();
         assert!(never.to_string().starts_with("--addr-file "), "{never}");
+    }
+
+    #[test]
+    fn only_this_gate_is_known_to_relay() {
+        let (gate, other, peer) = (PeerId::random(), PeerId::random(), PeerId::random());
+        let through = |relay: PeerId| -> Multiaddr { format!("/ip4/8.8.8.8/tcp/1/p2p/{relay}/p2p-circuit/p2p/{peer}").parse().unwrap() };
+        assert!(leads(&address(1), gate) && leads(&through(gate), gate));
+        assert!(!leads(&through(other), gate));
+        assert!(!leads(&format!("/ip4/8.8.8.8/tcp/1/p2p-circuit/p2p/{peer}").parse().unwrap(), gate));
+        let twice: Multiaddr = format!("/ip4/8.8.8.8/tcp/1/p2p/{gate}/p2p-circuit/p2p/{other}/p2p-circuit").parse().unwrap();
+        assert!(!leads(&twice, gate));
     }
 
     #[test]

@@ -15,15 +15,23 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
 
 use crate::options::Options;
+
+/// A plain level is the gate's own; libraries may warn, but for the table of peers, which warns whenever nobody is connected.
+fn filter(text: &str) -> EnvFilter {
+    let directives = match text.trim().to_ascii_lowercase().as_str() {
+        level @ ("error" | "warn" | "info" | "debug" | "trace") => format!("warn,libp2p_kad=error,tops_bootstrap={level}"),
+        _ => text.to_owned(),
+    };
+    EnvFilter::try_new(directives).unwrap_or_else(|_| EnvFilter::new("info"))
+}
 
 fn main() -> ExitCode {
     let options = Options::parse();
     tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_new(&options.log_level).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
-        )
+        .with_env_filter(filter(&options.log_level))
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         // Its own complaint about a log that cannot be written would go to the same place, and panic.

@@ -324,10 +324,10 @@ impl Task {
         let nodes = self.nodes();
         let outbound = self.peers.values().filter(|peer| peer.up && peer.outbound).count();
         let quiet = now.duration_since(self.useful) >= limits::QUIET;
-        // Whoever fills the incoming lines shall not be all that this node hears.
-        let missing =
-            limits::PEERS_WANTED.saturating_sub(nodes).max(limits::OUTBOUND_WANTED.saturating_sub(outbound)).max(usize::from(quiet));
-        if missing > 0 {
+        // Whoever fills the incoming lines shall not be all that this node hears; and while it hears nothing, it calls some more.
+        let own = limits::OUTBOUND_WANTED * if quiet { 2 } else { 1 };
+        let missing = limits::PEERS_WANTED.saturating_sub(nodes).max(own.saturating_sub(outbound));
+        if missing > 0 || quiet {
             let peers = &self.peers;
             let mut dials = Vec::new();
             for boot in self.book.bootstrap_due(|peer| peers.contains_key(peer), now) {

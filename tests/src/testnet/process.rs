@@ -80,6 +80,11 @@ impl Process {
         Ok(Self { name: name.to_owned(), log: log.to_owned(), child })
     }
 
+    /// Its number, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Its exit status, if it has ended.
     ///
     /// # Errors

@@ -28,8 +28,12 @@ use crate::testnet::run::get;
 
 /// Of one core, in percent: the promise.
 const LIGHT_PERCENT: u64 = 25;
-/// Of one core, in percent: what the miner gets, and what the difficulty is set for.
-const MINER_PERCENT: u64 = 20;
+/// Of one core, in percent: what the miner gets at most.
+const MINER_PERCENT: u64 = 60;
+/// Seconds for which the miner shows how fast it is, before the difficulty is set for that.
+const TRIAL_SECS: u64 = 15;
+/// Attempts a head in the trial: so many that it finds nothing.
+const TRIAL_ATTEMPTS: u64 = 1 << 40;
 /// Shares and heads a minute on `main`: 64 shares, of which one is the head, every 15 s.
 const MAIN_A_MINUTE: f64 = 64.0 * 4.0;
 /// The difficulty is set for a head every so many seconds, so that `main`'s rate is reached on a busy machine too.
@@ -93,25 +97,13 @@ pub struct Summary {
     pub audited: u64,
 }
 
-/// Attempts a second of the standard shape on one thread, as the node itself measures.
-async fn measure(binaries: &Binaries) -> anyhow::Result<f64> {
-    let output = Command::new(binaries.path("tops-node"))
-        .args(["bench", "--json", "--shape", "16,4096,4096", "--seconds", "3", "--backend", "cpu"])
-        .output()
-        .await
-        .context("starting tops-node bench")?;
-    let report: Value = serde_json::from_slice(&output.stdout).context("reading the report of tops-node bench")?;
-    let rate = report["attempts_per_second"].as_f64().filter(|rate| *rate > 0.0).context("tops-node bench tells no rate")?;
-    Ok(rate / std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64))
-}
-
 fn network(attempts_a_head: u64, dir: &Path) -> anyhow::Result<PathBuf> {
     let bits = |attempts: u64| Bits::from_target(U256::MAX / U256::from(attempts)).get();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     let main = *NetworkSpec::main().fields();
     let fields = Fields {
         genesis_bits: bits(attempts_a_head),
-        easiest_bits: bits(attempts_a_head.div_ceil(4).max(65)),
+        easiest_bits: bits(attempts_a_head.div_ceil(4).max(64)),
         genesis_time_ms: u64::try_from(now.as_millis())?,
         ..main
     };
@@ -164,25 +156,32 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
     let own = std::process::id();
     let groups = [Cgroup::new(&format!("tops-miner-{own}"), MINER_PERCENT)?, Cgroup::new(&format!("tops-light-{own}"), LIGHT_PERCENT)?];
-    let rate = measure(&options.binaries).await?;
-    let attempts = (rate * MINER_PERCENT as f64 / 100.0 * AIM_SECS as f64).max(260.0) as u64;
-    let file = network(attempts, dir)?;
-    eprintln!("{rate:.0} attempts/s a core measured; a head every {attempts} attempts");
-
-    let start = |name: &str, group: &Cgroup, port: u16, more: &[&str]| -> anyhow::Result<Process> {
+    let start = |name: &str, group: &Cgroup, file: &Path, port: u16, more: &[&str]| -> anyhow::Result<Process> {
         let mut command = Command::new("sh");
         command.args(["-c", &group.entering(), "sh"]).arg(options.binaries.path("tops-node"));
         command.args(["--network", &file.display().to_string(), "--listen", "/ip4/127.0.0.1/tcp/0"]);
         command.args(["--data-dir", &dir.join(name).display().to_string(), "--http", &format!("127.0.0.1:{port}")]).args(more);
         Process::start(name, &dir.join(format!("{name}.log")), command)
     };
+    // Short searches: a hit waits for the end of its search, and that is not the light node's lag.
+    let mining = ["--alone", "--backend", "cpu", "--target-ms", "100"];
+    let port = free_port()?;
+    let mut trial = start("trial", &groups[0], &network(TRIAL_ATTEMPTS, dir)?, port, &mining)?;
+    let url = format!("http://127.0.0.1:{port}");
+    answers(&http, &url, &mut trial).await?;
+    tokio::time::sleep(Duration::from_secs(TRIAL_SECS)).await;
+    let rate = status(&http, &url).await?["hash_rate"]["attempts_per_second_10s"].as_f64().unwrap_or(0.0);
+    trial.stop(Duration::from_secs(60)).await?;
+    let attempts = ((rate * AIM_SECS as f64) as u64).max(64);
+    let file = network(attempts, dir)?;
+    eprintln!("the miner does {rate:.0} attempts/s; a head every {attempts} attempts");
+
     let ports = [free_port()?, free_port()?];
     let [miner_url, light_url] = ports.map(|port| format!("http://127.0.0.1:{port}"));
-    // A search of a second: a hit waits for its end, and the light node's lag is not the miner's.
-    let mut miner = start("miner", &groups[0], ports[0], &["--alone", "--backend", "cpu", "--devices", "0", "--target-ms", "500"])?;
+    let mut miner = start("miner", &groups[0], &file, ports[0], &mining)?;
     let told = answers(&http, &miner_url, &mut miner).await?;
     let address = told["node"]["listening"][0].as_str().context("the miner listens nowhere")?.to_owned();
-    let mut light = start("light", &groups[1], ports[1], &["--verify-only", "--bootstrap", &address])?;
+    let mut light = start("light", &groups[1], &file, ports[1], &["--verify-only", "--bootstrap", &address])?;
     answers(&http, &light_url, &mut light).await?;
     let group = &groups[1];
     let at_start = group.used();

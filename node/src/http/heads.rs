@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use serde::Serialize;
-use tops_protocol::{Height, target};
 use tops_protocol::codec;
 use tops_protocol::engine::{HeadRow, Place};
+use tops_protocol::{Height, target};
 use utoipa::ToSchema;
 
 use super::forms::{Decimal, FROM, Hash, Key, Nothing, OfHeads, Stamp, number};

@@ -9,8 +9,8 @@
 //! It listens on loopback unless a token is set. Connections, requests, bodies, pages and recomputation are bounded; what is over a bound
 //! gets an error, as JSON with one sentence. 256-bit numbers are decimal strings, hashes lower-case hex.
 
-mod dashboard;
 mod closed;
+mod dashboard;
 mod devices;
 mod events;
 mod forms;
@@ -19,8 +19,8 @@ mod health;
 mod listen;
 mod metrics;
 mod mining;
-mod process;
 mod openapi;
+mod process;
 mod receipts;
 mod schema;
 mod status;

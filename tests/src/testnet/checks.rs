@@ -18,24 +18,26 @@ const SECONDS_A_HEAD: u64 = 6;
 /// flushed. Delivery is at least once; the aggregator keeps one by the idempotency key.
 const IN_THE_AIR: usize = 2 * tops_node::bridge::IN_FLIGHT_MAX;
 /// Turned away without blame: a node that was slow or down for a moment sees these from honest peers.
-const BLAMELESS: &[&str] = &["stale", "unknown_parent", "ahead_of_clock", "seen"];
+pub(crate) const BLAMELESS: &[&str] = &["stale", "unknown_parent", "ahead_of_clock", "seen"];
 
 /// The bridge's depth that nodes have unless told otherwise (spec §5).
-const BRIDGE_DEPTH: u64 = 2;
+pub(crate) const BRIDGE_DEPTH: u64 = 2;
 
-struct Share {
-    epoch: u64,
-    state: String,
-    own: bool,
-    prev_hash: String,
-    work_root: String,
+/// A share as a node lists it.
+#[derive(Debug, Clone)]
+pub(crate) struct Share {
+    pub(crate) epoch: u64,
+    pub(crate) state: String,
+    pub(crate) own: bool,
+    pub(crate) prev_hash: String,
+    pub(crate) work_root: String,
 }
 
 /// All shares of a node by unit.
-async fn shares(yard: &Yard, node: usize) -> anyhow::Result<BTreeMap<String, Share>> {
+pub(crate) async fn shares(http: &reqwest::Client, url: &str) -> anyhow::Result<BTreeMap<String, Share>> {
     let (mut all, mut cursor) = (BTreeMap::new(), String::new());
     loop {
-        let page = get(&yard.http, &format!("{}/v1/receipts?limit=256&cursor={cursor}", yard.nodes[node].url)).await?;
+        let page = get(http, &format!("{url}/v1/receipts?limit=256&cursor={cursor}")).await?;
         for row in page["receipts"].as_array().into_iter().flatten() {
             let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
             let share = Share {
@@ -56,15 +58,15 @@ async fn shares(yard: &Yard, node: usize) -> anyhow::Result<BTreeMap<String, Sha
 
 /// Units that a node lists. They are in its store, and flushed a moment later.
 pub(super) async fn flushed(yard: &Yard, node: usize) -> anyhow::Result<BTreeSet<String>> {
-    Ok(shares(yard, node).await?.into_keys().collect())
+    Ok(shares(&yard.http, &yard.nodes[node].url).await?.into_keys().collect())
 }
 
 /// Roots of the main chain, by a node.
-async fn main_chain(yard: &Yard, node: usize) -> anyhow::Result<BTreeSet<String>> {
+pub(crate) async fn main_chain(http: &reqwest::Client, url: &str) -> anyhow::Result<BTreeSet<String>> {
     let (mut roots, mut from) = (BTreeSet::new(), None::<u64>);
     loop {
         let from_part = from.map(|h| format!("&from={h}")).unwrap_or_default();
-        let page = get(&yard.http, &format!("{}/v1/heads?limit=256{from_part}", yard.nodes[node].url)).await?;
+        let page = get(http, &format!("{url}/v1/heads?limit=256{from_part}")).await?;
         for head in page["heads"].as_array().into_iter().flatten() {
             roots.extend(head["root"].as_str().map(str::to_owned));
         }
@@ -89,7 +91,7 @@ pub(super) async fn judge(
     let mut stores = Vec::new();
     for (i, node) in yard.nodes.iter().enumerate() {
         let status = get(&yard.http, &format!("{}/v1/status", node.url)).await?;
-        let stored = shares(yard, i).await?;
+        let stored = shares(&yard.http, &node.url).await?;
         one_node(yard, i, &status, &stored, summary, failures);
         stores.push((status, stored));
     }
@@ -105,7 +107,7 @@ pub(super) async fn judge(
     }
 
     // Which shares earn: keyed on a main head, or on a head whose parent is main (or genesis).
-    let mut main = main_chain(yard, 0).await?;
+    let mut main = main_chain(&yard.http, &yard.nodes[0].url).await?;
     main.extend(stores.first().and_then(|(status, _)| status["network"]["genesis"].as_str()).map(str::to_owned));
     let all: BTreeMap<&String, &Share> = stores.iter().flat_map(|(_, stored)| stored).collect();
     let parents: BTreeMap<&str, &str> = all.values().map(|share| (share.work_root.as_str(), share.prev_hash.as_str())).collect();
@@ -251,7 +253,7 @@ async fn aggregator(
 }
 
 /// No log has an ERROR line or a panic.
-pub(super) fn logs(dir: &Path, failures: &mut Vec<String>) {
+pub(crate) fn logs(dir: &Path, failures: &mut Vec<String>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return failures.push("the logs cannot be read".into()) };
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "log")) {
         let text = match std::fs::read(&path) {

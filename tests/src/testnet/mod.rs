@@ -7,9 +7,9 @@
 //!
 //! It changes nothing that an operator could not change: flags, signals, and `POST /v1/mining`.
 
-mod checks;
+pub(crate) mod checks;
 pub mod process;
-mod run;
+pub(crate) mod run;
 
 pub use process::Binaries;
 pub use run::{Options, Scenario, Summary, conduct};

@@ -127,7 +127,7 @@ pub(super) struct Yard {
 }
 
 /// A JSON answer.
-pub(super) async fn get(http: &reqwest::Client, url: &str) -> anyhow::Result<Value> {
+pub(crate) async fn get(http: &reqwest::Client, url: &str) -> anyhow::Result<Value> {
     let response = http.get(url).send().await.with_context(|| format!("asking {url}"))?;
     let status = response.status();
     let body: Value = response.json().await.with_context(|| format!("reading {url}"))?;
@@ -242,7 +242,7 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
 }
 
 /// Attempts a second of the chosen backend at the devnet shape.
-async fn measure(binaries: &Binaries, backend: &str) -> anyhow::Result<f64> {
+pub(crate) async fn measure(binaries: &Binaries, backend: &str) -> anyhow::Result<f64> {
     let output = Command::new(binaries.path("tops-node"))
         .args(["bench", "--json", "--network", "dev", "--seconds", "2", "--backend", backend])
         .output()
@@ -256,7 +256,7 @@ async fn measure(binaries: &Binaries, backend: &str) -> anyhow::Result<f64> {
 }
 
 /// A network of this run: its difficulty for this machine, its genesis now.
-fn network(rate: f64, dir: &Path) -> anyhow::Result<(NetworkSpec, PathBuf)> {
+pub(crate) fn network(rate: f64, dir: &Path) -> anyhow::Result<(NetworkSpec, PathBuf)> {
     let attempts = (rate * MINING_PART * f64::from(SPACING_SECS)).max(64.0) as u64;
     let target = |attempts: u64| U256::MAX / U256::from(attempts.max(4));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;

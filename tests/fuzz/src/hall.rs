@@ -200,6 +200,7 @@ impl Http {
             store,
             devices: Arc::new(Vec::new),
             replay: Arc::new(|_| Box::pin(async { true })),
+            discard: Arc::new(|_| Box::pin(async { true })),
             checker: Checker::new(Arc::new(Busy)),
             token: None,
             verify_key: None,

@@ -253,3 +253,177 @@ async fn an_endless_answer_is_cut() {
     yard.run(|| yard.settled()).await;
     assert_eq!(yard.state(0), OutboxState::Delivered);
 }
+
+/// What a hostile or broken server does with a connection. Whatever it is, the receipt stays due and its second try finds a good server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trick {
+    /// Takes the request and says nothing.
+    Silence,
+    /// Sends a byte of the body from time to time, and never the last.
+    Trickle,
+    /// Closes at once.
+    Close,
+    /// Closes with a reset, the request unread.
+    Reset,
+    /// Promises a body, sends half of it, and resets.
+    CutBody,
+    /// No HTTP at all.
+    Garbage,
+    /// Half a head.
+    HalfHead,
+    /// A head without end.
+    LongHead,
+    /// Says that the receipts are wanted elsewhere.
+    Redirect,
+    /// 429 with a `Retry-After` that is nonsense.
+    Nonsense,
+    /// 500 with a body that says yes.
+    Yes500,
+    /// 503 with a date in the past.
+    Past503,
+}
+
+async fn play(trick: Trick, mut socket: tokio::net::TcpStream) -> std::io::Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let hold = Duration::from_secs(60);
+    if trick == Trick::Reset {
+        // What was not read makes the close a reset.
+        socket.readable().await?;
+        return Ok(());
+    }
+    if trick != Trick::Close {
+        socket.read(&mut [0; 8_192]).await?;
+    }
+    let answer = match trick {
+        Trick::Silence | Trick::Close | Trick::Reset => "",
+        Trick::Trickle | Trick::CutBody => "HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\n{\"ok\":true",
+        Trick::Garbage => "\u{1}\u{2}\u{3} this is no HTTP\r\n\r\n",
+        Trick::HalfHead => "HTTP/1.1 200 OK\r\ncontent-le",
+        Trick::LongHead => "HTTP/1.1 200 OK\r\n",
+        Trick::Redirect => "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://127.0.0.1:9/elsewhere\r\ncontent-length: 0\r\n\r\n",
+        Trick::Nonsense => "HTTP/1.1 429 Too Many Requests\r\nretry-after: when it suits\r\ncontent-length: 0\r\n\r\n",
+        Trick::Yes500 => "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 26\r\n\r\n{\"ok\":true,\"sig_ok\":true} ",
+        Trick::Past503 => "HTTP/1.1 503 Service Unavailable\r\nretry-after: Wed, 21 Oct 2015 07:28:00 GMT\r\ncontent-length: 0\r\n\r\n",
+    };
+    socket.write_all(answer.as_bytes()).await?;
+    match trick {
+        Trick::Silence => tokio::time::sleep(hold).await,
+        Trick::Trickle => {
+            for _ in 0..30 {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                socket.write_all(b" ").await?;
+            }
+        }
+        Trick::LongHead => {
+            let line = format!("x-more: {}\r\n", "y".repeat(8_000));
+            for _ in 0..1_000 {
+                socket.write_all(line.as_bytes()).await?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Every way to fail, one after another, at a real socket: nothing is lost, nothing dies, nothing is taken for an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_a_server_that_fails_in_every_way_costs_only_time() {
+    use Trick::*;
+    let tricks = [Close, Reset, CutBody, Garbage, HalfHead, LongHead, Redirect, Nonsense, Yes500, Past503, Silence, Trickle];
+    for trick in tricks {
+        let yard = yard(1).await;
+        let bad = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let good = yard.url.clone();
+        let address = bad.local_addr().unwrap();
+        let url: url::Url = format!("http://{address}/verify").parse().unwrap();
+        // The first connection is the trick, the others go to the good server byte by byte.
+        tokio::spawn(async move {
+            let (first, _) = bad.accept().await.unwrap();
+            tokio::spawn(play(trick, first));
+            loop {
+                let (mut from, _) = bad.accept().await.unwrap();
+                let target = (good.host_str().unwrap().to_owned(), good.port().unwrap());
+                tokio::spawn(async move {
+                    let mut to = tokio::net::TcpStream::connect(target).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                });
+            }
+        });
+        let yard = Yard { url, ..yard };
+        yard.run(|| yard.settled()).await;
+        let counters: BTreeMap<_, _> = yard.shared.counters().values().into_iter().collect();
+        assert_eq!((yard.state(0), yard.tries(0)), (OutboxState::Delivered, 1), "{trick:?}");
+        // A library may itself repeat a request that was surely not read.
+        assert!(counters["bridge_retries"] <= 1 && counters["bridge_sent"] <= 2, "{trick:?}: {counters:?}");
+        let answered = matches!(trick, Redirect | Nonsense | Yes500 | Past503);
+        if answered || matches!(trick, Silence | Trickle | CutBody | Garbage) {
+            assert_eq!(counters["bridge_unanswered"], u64::from(!answered), "{trick:?}: {counters:?}");
+        }
+        let view = yard.shared.bridge();
+        assert!(view.configured && view.failing_since.is_none() && view.last_settled.is_some(), "{trick:?}: {view:?}");
+    }
+}
+
+/// Runs the bridge against an address where nobody takes anything, until it has failed; gives the words for people.
+async fn problem_at(url: &str) -> String {
+    let yard = yard(1).await;
+    let yard = Yard { url: url.parse().unwrap(), ..yard };
+    yard.run(|| yard.shared.bridge().failing_since.is_some()).await;
+    assert_eq!(yard.state(0), OutboxState::Due, "{url}");
+    let view = yard.shared.bridge();
+    let stamp = receipts(1)[0].timestamp;
+    assert_eq!((view.oldest_due, view.last_settled), (Some(stamp), None));
+    let since = view.failing_since.unwrap();
+    assert_eq!(view.dead(since.plus(59_000)), None);
+    assert!(view.dead(since.plus(61_000)).unwrap().contains("--aggregator-url"));
+    view.problem.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_an_address_is_said_and_the_receipt_waits() {
+    let open = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = open.local_addr().unwrap();
+    let app = Router::new().route("/", post(|| async { "{}" }));
+    tokio::spawn(async move { axum::serve(open, app).await });
+    // TLS where there is none.
+    assert!(problem_at(&format!("https://{address}/")).await.starts_with("no answer: "));
+    // A name that no resolver can even ask for: a label is at most 63 bytes.
+    assert!(problem_at(&format!("http://{}.invalid/", "a".repeat(64))).await.starts_with("no answer: "));
+    // A redirect is named and not followed.
+    let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let redirecting = elsewhere.local_addr().unwrap();
+    let to = format!("http://{address}/");
+    let app = Router::new().route("/", post(move || async move { (StatusCode::PERMANENT_REDIRECT, [("location", to)]) }));
+    tokio::spawn(async move { axum::serve(elsewhere, app).await });
+    let words = problem_at(&format!("http://{redirecting}/")).await;
+    assert!(words.contains(&format!("308: it points to http://{address}/")) && words.contains("--aggregator-url"), "{words}");
+}
+
+/// One that answers every other request only: all of it arrives, and the receiver sees no unit twice that it took.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_an_aggregator_that_comes_and_goes_gets_everything_once() {
+    let yard = yard(12).await;
+    for i in 0..12 {
+        yard.answer(i, if i % 2 == 0 { &[(200, "")] } else { &[(503, ""), (409, "")] });
+    }
+    yard.run(|| yard.settled()).await;
+    assert_eq!(yard.store.outbox_counts().delivered, 12);
+    assert!((0..12).all(|i| yard.tries(i) == 1 + i % 2));
+    let counters: BTreeMap<_, _> = yard.shared.counters().values().into_iter().collect();
+    assert_eq!((counters["bridge_known"], counters["bridge_delivered"], counters["bridge_sent"]), (6, 12, 18));
+    let view = yard.shared.bridge();
+    assert_eq!((view.requests, view.failing_since, view.p50_ms <= view.p99_ms), (18, None, true));
+}
+
+/// Nothing is sent while the store could not keep what came of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_lets_the_bridge_rest() {
+    let yard = yard(3).await;
+    yard.shared.set_store_problem(Some("full".into()));
+    let began = Instant::now();
+    yard.run(|| began.elapsed() > Duration::from_secs(2)).await;
+    assert!((0..3).all(|i| yard.tries(i) == 0));
+    yard.shared.set_store_problem(None);
+    yard.run(|| yard.settled()).await;
+    assert_eq!(yard.store.outbox_counts().delivered, 3);
+}

@@ -41,7 +41,6 @@ pub(super) struct Brain {
     pub next_key: u64,
     /// Messages that were copied already.
     pub copied: HashSet<u32>,
-    pub acts: u64,
 }
 
 impl Brain {
@@ -64,7 +63,6 @@ impl Brain {
             side: None,
             next_key: 1 << 32,
             copied: HashSet::new(),
-            acts: 0,
         };
         brain.prepare(world);
         Some(brain)
@@ -206,7 +204,11 @@ impl Brain {
         let (miner, nonce) = (at.miner, Nonce::new(at.nonce)?);
         let timestamp = at.clock(world.now_us).max(facts.median.plus(1));
         let attempt = Attempt { prev_hash: tip, miner, nonce, timestamp, shape: world.plan.network.shape() };
-        self.false_receipt(world, node, attempt, &facts, as_head)
+        let lie = self.false_receipt(world, node, attempt, &facts, as_head)?;
+        if !as_head {
+            world.measure.lied(lie.unit(), miner);
+        }
+        Some(lie)
     }
 
     fn false_receipt(&mut self, world: &mut World, node: u32, attempt: Attempt, facts: &ParentFacts, as_head: bool) -> Option<Semantic> {
@@ -215,9 +217,6 @@ impl Brain {
         let root = Root((low + U256::from(1) + offset).to_be_bytes());
         let receipt = world.receipt(node, attempt, root, facts.height.0 + 1, "CPU")?;
         world.by_wire.insert(receipt.wire().to_vec(), receipt.clone());
-        if !as_head {
-            world.measure.lied(attempt.miner);
-        }
         Some(receipt)
     }
 

@@ -26,6 +26,9 @@ pub(super) struct Measure {
     pub reference: u32,
     pub ledger: HashMap<PublicKey, LedgerRow>,
     watched: HashSet<PublicKey>,
+    /// Units whose root was invented, and their keys.
+    lies: HashMap<UnitId, PublicKey>,
+    /// Keys of which an honest node saw a false root, or accepted one.
     liars: HashSet<PublicKey>,
     shares: Vec<Share>,
     index: HashMap<UnitId, u32>,
@@ -56,6 +59,7 @@ impl Measure {
             reference,
             ledger: HashMap::new(),
             watched: nodes.iter().filter(|node| node.adversary).map(|node| node.miner).collect(),
+            lies: HashMap::new(),
             liars: HashSet::new(),
             shares: Vec::new(),
             index: HashMap::new(),
@@ -80,9 +84,9 @@ impl Measure {
     pub fn is_watched(&self, key: &PublicKey) -> bool {
         self.watched.contains(key)
     }
-    /// A key signed a false root.
-    pub fn lied(&mut self, key: PublicKey) {
-        self.liars.insert(key);
+    /// A key signed an invented root for a unit that has no other.
+    pub fn lied(&mut self, unit: UnitId, key: PublicKey) {
+        self.lies.insert(unit, key);
     }
     pub fn found(&mut self, network: &NetworkSpec, share_target: U256, adversary: Option<()>) {
         self.found[usize::from(adversary.is_some())] += number(share_weight(share_target, network.shape().ops()));
@@ -95,6 +99,9 @@ impl Measure {
         self.shares.push(Share { published_us: now_us, nodes: 1 });
     }
     pub fn accepted(&mut self, node: u32, unit: &UnitId, now_us: u64) {
+        if let Some(liar) = self.lies.get(unit) {
+            self.liars.insert(*liar);
+        }
         let Some(share) = self.index.get(unit).and_then(|at| self.shares.get_mut(*at as usize)) else { return };
         if self.excluded.contains(&node) {
             return;
@@ -105,6 +112,9 @@ impl Measure {
     }
     pub fn banned(&mut self, node: u32, miner: PublicKey) {
         self.bans.entry(miner).or_default().insert(node);
+        if self.is_watched(&miner) {
+            self.liars.insert(miner);
+        }
     }
     pub fn penalised(&mut self, adversary: bool) {
         self.penalised[usize::from(adversary)] += 1;
@@ -158,9 +168,9 @@ pub struct Report {
     pub max_ms: u64,
     /// Bans of honest keys, by node.
     pub honest_banned: u64,
-    /// Keys that signed a false root.
+    /// Keys of which an honest node saw a false root, or accepted one.
     pub liars: u64,
-    /// Bans of such keys, by node.
+    /// Bans of keys that lied, by node.
     pub liars_banned: u64,
     /// Nodes times such keys where the key has credit at the end.
     pub liars_credited: u64,
@@ -273,7 +283,7 @@ pub struct Summary {
     pub forks: f64,
     /// Bans of honest keys, all nodes and runs.
     pub honest_banned: u64,
-    /// Keys that lied.
+    /// Keys of which an honest node saw a false root, or accepted one.
     pub liars: u64,
     /// Nodes times keys that lied where there is credit at the end.
     pub liars_credited: u64,

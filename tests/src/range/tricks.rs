@@ -62,7 +62,6 @@ impl Brain {
 
     /// Every quarter of a second.
     pub(super) fn act(&mut self, world: &mut World) {
-        self.acts += 1;
         let half = Self::half(world);
         match self.kind {
             Kind::Replay if world.mining() => self.replay(world),
@@ -112,7 +111,7 @@ impl Brain {
                 let copy = Draft::new(Receipt { miner: own, ..heard });
                 if let Some(copy) = world.sign(node, copy) {
                     world.by_wire.insert(copy.wire().to_vec(), copy.clone());
-                    world.measure.lied(own);
+                    world.measure.lied(copy.unit(), own);
                     let msg = world.message(Topic::Receipts, Some(copy.clone()), copy.wire());
                     self.copied.insert(msg);
                     world.shout(node, msg);

@@ -8,8 +8,8 @@
 //! The engine knows numbers only; this task knows what they stand for, and forgets in time. It never waits for the loop: what the loop does
 //! not take is dropped if a peer can send it again and kept if it is about this node's own questions.
 //!
-//! One owner of the swarm holds every table that ties a number to a libp2p name; what it does with them stands in [`lines`], [`messages`] and
-//! [`turns`].
+//! One owner of the swarm holds every table that ties a number to a libp2p name; what it does with them stands in `lines`, `messages` and
+//! `turns`.
 
 mod lines;
 mod messages;

@@ -18,8 +18,8 @@ struct Arguments {
     /// Seconds in which shares come
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// Seconds that they have to arrive after that
-    #[arg(long, default_value_t = 10)]
+    /// Seconds that they have to arrive after that, at most
+    #[arg(long, default_value_t = 30)]
     settle: u64,
     /// The part of nodes that take and never forward
     #[arg(long, default_value_t = 0.0)]

@@ -215,7 +215,11 @@ async fn watch_events(shared: Shared) -> (Vec<Seen>, u64) {
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
-            _ = look.tick() => if shared.stopping() { return (seen, missed) } else { continue },
+            _ = look.tick() => match events.try_recv() {
+                Ok(event) => Ok(event),
+                Err(_) if shared.stopping() => return (seen, missed),
+                Err(_) => continue,
+            },
         };
         match event {
             Ok(Event::Share { unit, .. }) => seen.push(Seen { unit, at: Instant::now(), own: false }),

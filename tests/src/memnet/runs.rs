@@ -34,7 +34,7 @@ pub struct Plan {
     pub rate: f64,
     /// How long shares come.
     pub mining: Duration,
-    /// How long they have to arrive after that.
+    /// How long they have to arrive after that, at most.
     pub settling: Duration,
     /// The wires, with the seed of everything.
     pub weather: Weather,
@@ -66,6 +66,17 @@ async fn gathered(members: &[Member], wanted: usize) -> anyhow::Result<()> {
             bail!("the nodes did not find each other: one has only {fewest} lines and not {wanted}");
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Waits until all have the same tip and the same shares, and do a second later.
+async fn settled(members: &[Member], patience: Duration) {
+    let (began, mut alike) = (Instant::now(), 0);
+    while began.elapsed() < patience && alike < 3 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let views: Vec<_> = members.iter().filter_map(|m| m.shared.view()).map(|v| (v.engine.tip, v.engine.ledger_digest)).collect();
+        let same = views.len() == members.len() && views.windows(2).all(|pair| pair[0] == pair[1]);
+        alike = if same { alike + 1 } else { 0 };
     }
 }
 
@@ -121,7 +132,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
     if let Some(cutter) = cutter {
         cutter.await?;
     }
-    tokio::time::sleep(plan.settling).await;
+    settled(&members, plan.settling).await;
 
     let (_, memory) = usage()?;
     let tips: Vec<_> = members.iter().filter_map(|m| m.shared.view().map(|view| view.engine.tip)).collect();

@@ -2,11 +2,10 @@
 //! of the standard shape at `main`'s rate.
 //!
 //! ```text
-//!   miner (tops-node, a fixed part of a core) ── gossip: 64 shares and a head every 15 s ──▶ tops-node --verify-only (25 % of a core)
+//!   miner (tops-node, paused when it is ahead) ── gossip: 64 shares and a head every 15 s ──▶ tops-node --verify-only (25 % of a core)
 //! ```
 //!
-//! An attempt of the standard shape costs the same on every network, so the audits cost what they cost on `main`; only finding is made easy. The
-//! network file sets the difficulty for what the miner can do.
+//! An attempt of the standard shape costs the same on every network, so the audits cost what they cost on `main`; only finding is made easy.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,16 +27,12 @@ use crate::testnet::run::get;
 
 /// Of one core, in percent: the promise.
 const LIGHT_PERCENT: u64 = 25;
-/// Of one core, in percent: what the miner gets at most.
-const MINER_PERCENT: u64 = 60;
-/// Seconds for which the miner shows how fast it is, before the difficulty is set for that.
-const TRIAL_SECS: u64 = 15;
-/// Attempts a head in the trial: so many that it finds nothing.
-const TRIAL_ATTEMPTS: u64 = 1 << 40;
+/// Attempts a head, 64 times the attempts a share: so easy that a processor with little time finds more than `main` has, and has to pause.
+const ATTEMPTS_A_HEAD: u64 = 130;
 /// Shares and heads a minute on `main`: 64 shares, of which one is the head, every 15 s.
 const MAIN_A_MINUTE: f64 = 64.0 * 4.0;
-/// The difficulty is set for a head every so many seconds, so that `main`'s rate is reached on a busy machine too.
-const AIM_SECS: u64 = 12;
+/// The miner is paused while it is ahead of this, in parts of `main`'s rate.
+const FED_PART: f64 = 1.05;
 /// Seconds that the light node may be behind the miner at a stretch: gossip and an audit take less than one.
 const BEHIND_MAX_SECS: f64 = 10.0;
 /// Most resident memory of a light node.
@@ -97,13 +92,13 @@ pub struct Summary {
     pub audited: u64,
 }
 
-fn network(attempts_a_head: u64, dir: &Path) -> anyhow::Result<PathBuf> {
+fn network(dir: &Path) -> anyhow::Result<PathBuf> {
     let bits = |attempts: u64| Bits::from_target(U256::MAX / U256::from(attempts)).get();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     let main = *NetworkSpec::main().fields();
     let fields = Fields {
-        genesis_bits: bits(attempts_a_head),
-        easiest_bits: bits(attempts_a_head.div_ceil(4).max(64)),
+        genesis_bits: bits(ATTEMPTS_A_HEAD),
+        easiest_bits: bits(ATTEMPTS_A_HEAD),
         genesis_time_ms: u64::try_from(now.as_millis())?,
         ..main
     };
@@ -138,6 +133,16 @@ async fn status(http: &reqwest::Client, url: &str) -> anyhow::Result<Value> {
     get(http, &format!("{url}/v1/status")).await
 }
 
+async fn pause(http: &reqwest::Client, url: &str, paused: bool) -> anyhow::Result<()> {
+    http.post(format!("{url}/v1/mining"))
+        .json(&json!({ "paused": paused }))
+        .send()
+        .await
+        .context("pausing the miner")?
+        .error_for_status()?;
+    Ok(())
+}
+
 async fn answers(http: &reqwest::Client, url: &str, process: &mut Process) -> anyhow::Result<Value> {
     let began = Instant::now();
     loop {
@@ -155,35 +160,22 @@ async fn answers(http: &reqwest::Client, url: &str, process: &mut Process) -> an
 async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> {
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
     let own = std::process::id();
-    let groups = [Cgroup::new(&format!("tops-miner-{own}"), MINER_PERCENT)?, Cgroup::new(&format!("tops-light-{own}"), LIGHT_PERCENT)?];
-    let start = |name: &str, group: &Cgroup, file: &Path, port: u16, more: &[&str]| -> anyhow::Result<Process> {
+    let group = &Cgroup::new(&format!("tops-light-{own}"), LIGHT_PERCENT)?;
+    let file = network(dir)?;
+    let start = |name: &str, enter: &str, port: u16, more: &[&str]| -> anyhow::Result<Process> {
         let mut command = Command::new("sh");
-        command.args(["-c", &group.entering(), "sh"]).arg(options.binaries.path("tops-node"));
+        command.args(["-c", enter, "sh"]).arg(options.binaries.path("tops-node"));
         command.args(["--network", &file.display().to_string(), "--listen", "/ip4/127.0.0.1/tcp/0"]);
         command.args(["--data-dir", &dir.join(name).display().to_string(), "--http", &format!("127.0.0.1:{port}")]).args(more);
         Process::start(name, &dir.join(format!("{name}.log")), command)
     };
-    // Short searches: a hit waits for the end of its search, and that is not the light node's lag.
-    let mining = ["--alone", "--backend", "cpu", "--target-ms", "100"];
-    let port = free_port()?;
-    let mut trial = start("trial", &groups[0], &network(TRIAL_ATTEMPTS, dir)?, port, &mining)?;
-    let url = format!("http://127.0.0.1:{port}");
-    answers(&http, &url, &mut trial).await?;
-    tokio::time::sleep(Duration::from_secs(TRIAL_SECS)).await;
-    let rate = status(&http, &url).await?["hash_rate"]["attempts_per_second_10s"].as_f64().unwrap_or(0.0);
-    trial.stop(Duration::from_secs(60)).await?;
-    let attempts = ((rate * AIM_SECS as f64) as u64).max(64);
-    let file = network(attempts, dir)?;
-    eprintln!("the miner does {rate:.0} attempts/s; a head every {attempts} attempts");
-
     let ports = [free_port()?, free_port()?];
     let [miner_url, light_url] = ports.map(|port| format!("http://127.0.0.1:{port}"));
-    let mut miner = start("miner", &groups[0], &file, ports[0], &mining)?;
+    let mut miner = start("miner", "exec \"$@\"", ports[0], &["--alone", "--backend", "cpu", "--target-ms", "50"])?;
     let told = answers(&http, &miner_url, &mut miner).await?;
     let address = told["node"]["listening"][0].as_str().context("the miner listens nowhere")?.to_owned();
-    let mut light = start("light", &groups[1], &file, ports[1], &["--verify-only", "--bootstrap", &address])?;
+    let mut light = start("light", &group.entering(), ports[1], &["--verify-only", "--bootstrap", &address])?;
     answers(&http, &light_url, &mut light).await?;
-    let group = &groups[1];
     let at_start = group.used();
 
     // Mining and following begin to count once the light node is in step.
@@ -197,10 +189,15 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
     let (began, before, first) = (Instant::now(), group.used(), status(&http, &light_url).await?);
     let mut summary = Summary { cgroup_version: group.version(), start_cpu_secs: at_start.cpu_secs, ..Summary::default() };
     let mut in_step_at = Instant::now();
+    let fed = |status: &Value| status["counters"]["acknowledged"].as_u64().unwrap_or(0);
+    let fed_before = fed(&status(&http, &miner_url).await?);
     while began.elapsed() < Duration::from_secs(options.secs) {
         tokio::time::sleep(Duration::from_millis(500)).await;
         // The miner first: what it shows, the light node has to show a moment later.
         let (ahead, here) = (status(&http, &miner_url).await?, status(&http, &light_url).await?);
+        // The miner keeps to the schedule of `main`.
+        let schedule = began.elapsed().as_secs_f64() * FED_PART * MAIN_A_MINUTE / 60.0;
+        pause(&http, &miner_url, (fed(&ahead) - fed_before) as f64 > schedule).await?;
         if here["tip"]["height"].as_u64() >= ahead["tip"]["height"].as_u64() {
             in_step_at = Instant::now();
         }
@@ -227,7 +224,7 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
     summary.peak_group_bytes = after.peak_memory_bytes;
     let mut failures = Vec::new();
 
-    http.post(format!("{miner_url}/v1/mining")).json(&json!({ "paused": true })).send().await.context("pausing the miner")?;
+    pause(&http, &miner_url, true).await?;
     let (paused, mut agreed) = (Instant::now(), false);
     while !agreed && paused.elapsed() < AGREE_WITHIN {
         tokio::time::sleep(Duration::from_millis(250)).await;

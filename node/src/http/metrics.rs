@@ -283,7 +283,12 @@ impl NodeCollector {
             gauge(e, name, Some(Unit::Seconds), help, value)?;
         }
         let answers = [("0.5", bridge.p50_ms as f64 / 1e3), ("0.99", bridge.p99_ms as f64 / 1e3)];
-        gauges(e, ("bridge_answer", Some(Unit::Seconds), "From a request to the end of its answer"), "quantile", answers)
+        gauges(
+            e,
+            ("bridge_answer", Some(Unit::Seconds), "From a request to the end of its answer, the part of answers that took no longer"),
+            "part",
+            answers,
+        )
     }
 
     fn lanes(&self, e: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -8,8 +8,10 @@
 //! It changes nothing that an operator could not change: flags, signals, and `POST /v1/mining`.
 
 mod checks;
+mod outage;
 pub mod process;
 mod run;
 
+pub use outage::NAMESPACE;
 pub use process::Binaries;
 pub use run::{Options, Scenario, Summary, conduct};

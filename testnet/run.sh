@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A whole network on this machine: a bootstrap node, miners, a verify-only node, and an aggregator that receives.
 #
-#   testnet/run.sh [--nodes N] [--seconds S] [--summary FILE.json] [--backend B] [--keep] [--scenario plain|kill]
-#                  [--bridges N] [--lan] [--bin-dir DIR]
+#   testnet/run.sh [--nodes N] [--seconds S] [--summary FILE.json] [--backend B] [--keep]
+#                  [--scenario plain|kill|outage] [--outage S] [--bridges N] [--lan] [--bin-dir DIR]
 #
 # With --lan it listens on every address of this machine, and prints the command by which another one joins.
 # Without --seconds it runs until Ctrl-C. With --bin-dir nothing is built. Exit 0: every check passed; 1: one failed, and which.

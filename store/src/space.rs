@@ -4,7 +4,7 @@
 //! commit ─▶ is the reserve free? ──no──▶ Full: nothing was tried
 //!               │ yes
 //!               ▼
-//!           Cellar::commit ──no space──▶ Full, and the database is closed ──next commit──▶ opened anew, as it was last flushed
+//!           Cellar::commit ──no space──▶ Full; reads go on ──next commit that finds room──▶ closed, and opened anew as it was last flushed
 //! ```
 //!
 //! The reserve stops writing before the disk does, so the second path is for what statistics do not tell: quotas, other writers, a disk that filled
@@ -86,11 +86,13 @@ impl Room {
 /// Opens the files once more.
 type Open = Box<dyn Fn() -> Result<Arc<dyn Store>, StoreFault> + Send + Sync>;
 
-/// The store on files, which a full disk closes and the next commit opens.
+/// The store on files, which is opened anew after a full disk.
 pub(crate) struct Reopened {
     room: Room,
     open: Open,
     store: RwLock<Option<Arc<dyn Store>>>,
+    /// A write found no space: the database can be read and takes nothing more.
+    failed: AtomicBool,
     /// Commits are one at a time, reopening included.
     commits: Mutex<()>,
     /// What the counts were when it was closed.
@@ -104,7 +106,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Reopened {
     pub(crate) fn new(dir: &Path, store: Arc<dyn Store>, open: Open) -> Self {
-        Self { room: Room::new(dir), open, store: RwLock::new(Some(store)), commits: Mutex::default(), counts: Mutex::default() }
+        let store = RwLock::new(Some(store));
+        Self { room: Room::new(dir), open, store, failed: AtomicBool::new(false), commits: Mutex::default(), counts: Mutex::default() }
     }
 
     fn now(&self) -> Option<Arc<dyn Store>> {
@@ -118,16 +121,17 @@ impl Reopened {
     fn read<T>(&self, read: impl FnOnce(&dyn Store) -> Result<T, StoreFault>) -> Result<T, StoreFault> {
         match self.now() {
             Some(store) => read(&*store),
-            None => Err(StoreFault::Full {
-                path: self.room.dir.clone(),
-                why: "a write found none, and the database is closed until then".into(),
-            }),
+            None => Err(StoreFault::Full { path: self.room.dir.clone(), why: "the database is closed until there is".into() }),
         }
     }
 
     fn opened(&self) -> Result<Arc<dyn Store>, StoreFault> {
         if let Some(store) = self.now() {
-            return Ok(store);
+            if !self.failed.load(Ordering::Relaxed) {
+                return Ok(store);
+            }
+            *lock(&self.counts) = store.outbox_counts();
+            self.set(None);
         }
         let store = (self.open)().map_err(|fault| match fault {
             // A reader still holds the database that was closed.
@@ -137,6 +141,7 @@ impl Reopened {
             other => other,
         })?;
         tracing::info!(path = %self.room.dir.display(), "the database is open again, as it was last flushed");
+        self.failed.store(false, Ordering::Relaxed);
         self.set(Some(Arc::clone(&store)));
         Ok(store)
     }
@@ -152,8 +157,7 @@ impl Store for Reopened {
         let store = self.opened()?;
         let result = store.commit(batches);
         if matches!(result, Err(StoreFault::Full { .. })) {
-            *lock(&self.counts) = store.outbox_counts();
-            self.set(None);
+            self.failed.store(true, Ordering::Relaxed);
         }
         result
     }

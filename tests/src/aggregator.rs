@@ -2,9 +2,13 @@
 //! counts how often each bridging node brought each unit.
 //!
 //! `POST /verify?from=NAME` takes a receipt; `GET /received` tells what it has; `GET /healthz`. A unit that it has already is answered 409, as the bridge's
-//! contract allows. Bodies are bounded, and so is the number of units: past it, 503 says to come again later.
+//! contract allows. Bodies are bounded, and so is the number of units: past it, 503 says to come again later. With a journal it survives being killed: what it
+//! said yes to is written before.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::{DefaultBodyLimit, Query, State};
@@ -40,10 +44,22 @@ pub struct Received {
     pub refused: BTreeMap<String, u64>,
 }
 
+impl Received {
+    /// Whether it is new.
+    fn count(&mut self, unit: String, epoch: u64, from: String) -> bool {
+        let unit = self.units.entry(unit).or_default();
+        let first = unit.times.is_empty();
+        unit.epoch = epoch;
+        *unit.times.entry(from).or_default() += 1;
+        first
+    }
+}
+
 struct Inner {
     network: Option<NetworkTag>,
     backend: CpuBackend,
     received: Mutex<Received>,
+    journal: Option<File>,
 }
 
 #[derive(Deserialize)]
@@ -52,12 +68,30 @@ struct Sender {
     from: String,
 }
 
-/// The routes. `network`: receipts of others are refused.
+/// The routes. `network`: receipts of others are refused. What a former process took is read from the journal, a line a delivery, and counts on.
 ///
 /// # Errors
-/// When the machine gives no thread.
-pub fn router(network: Option<NetworkTag>) -> anyhow::Result<Router> {
-    let inner = Inner { network, backend: CpuBackend::new(Some(1))?, received: Mutex::default() };
+/// When the machine gives no thread, or the journal cannot be read.
+pub fn router(network: Option<NetworkTag>, journal: Option<&Path>) -> anyhow::Result<Router> {
+    let mut received = Received::default();
+    let journal = match journal {
+        None => None,
+        Some(path) => {
+            let former = match std::fs::read_to_string(path) {
+                Err(fault) if fault.kind() == ErrorKind::NotFound => String::new(),
+                former => former?,
+            };
+            // A line that a kill cut was not answered for.
+            for line in former.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
+                let (unit, epoch, from): (String, u64, String) = serde_json::from_str(line)?;
+                received.count(unit, epoch, from);
+            }
+            let file = File::options().create(true).append(true).open(path)?;
+            file.set_len(former.rfind('\n').map_or(0, |end| end + 1) as u64)?;
+            Some(file)
+        }
+    };
+    let inner = Inner { network, backend: CpuBackend::new(Some(1))?, received: Mutex::new(received), journal };
     Ok(Router::new()
         .route("/verify", post(take))
         .route("/received", get(|State(inner): State<Arc<Inner>>| async move { Json(lock(&inner.received).clone()) }))
@@ -94,10 +128,13 @@ async fn take(
     if !received.units.contains_key(&name) && received.units.len() >= UNITS_MAX {
         return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": false, "error": "full" })));
     }
-    let unit = received.units.entry(name).or_default();
-    let first = unit.times.is_empty();
-    unit.epoch = receipt.epoch_id;
-    *unit.times.entry(sender.from).or_default() += 1;
+    if let Some(mut journal) = inner.journal.as_ref() {
+        let line = json!([name, receipt.epoch_id, sender.from]).to_string() + "\n";
+        if let Err(fault) = journal.write_all(line.as_bytes()) {
+            return (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "ok": false, "error": fault.to_string() })));
+        }
+    }
+    let first = received.count(name, receipt.epoch_id, sender.from);
     let status = if first { StatusCode::OK } else { StatusCode::CONFLICT };
     (status, Json(json!({ "ok": true, "sig_ok": true, "root_ok": true })))
 }

@@ -23,6 +23,7 @@ async fn passes(seconds: u64, nodes: usize, bridges: usize, scenario: Scenario) 
         scenario,
         bridges,
         lan: false,
+        outage: 0,
     };
     let summary = conduct(options).await.expect("the testnet runs");
     assert!(summary.ok, "{:#?}", summary.failures);
@@ -56,4 +57,18 @@ async fn slow_two_bridges_bring_each_share_once_each() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_killed_nodes_catch_up_and_lose_nothing() {
     passes(40, 4, 2, Scenario::Kill).await;
+}
+
+/// The aggregator away, a bridging node killed, a disk full: by the script, which makes itself a namespace for the disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_an_outage_ends_with_every_receipt_at_the_aggregator() {
+    let _alone = MACHINE.lock().await;
+    let binaries = Binaries::built().expect("the programs build");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testnet/run.sh");
+    let mut command = Command::new(script);
+    command.args(["--nodes", "5", "--seconds", "75", "--scenario", "outage", "--outage", "30", "--bin-dir"]).arg(binaries.dir());
+    let output = command.output().expect("the script starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    eprintln!("{said}");
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -19,6 +19,9 @@ struct Arguments {
     /// Refuse receipts of other networks than this one: 16 hex digits
     #[arg(long)]
     network: Option<String>,
+    /// Keep what was received here, for the next start
+    #[arg(long)]
+    journal: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -31,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     if let Some(path) = arguments.addr_file {
         std::fs::write(&path, address.to_string()).with_context(|| format!("writing {}", path.display()))?;
     }
-    axum::serve(listener, tops_tests::aggregator::router(network)?)
+    axum::serve(listener, tops_tests::aggregator::router(network, arguments.journal.as_deref())?)
         .with_graceful_shutdown(async {
             let mut term = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
                 Ok(term) => term,

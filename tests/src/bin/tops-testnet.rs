@@ -1,11 +1,12 @@
 //! The testnet's conductor as a program; `testnet/run.sh` builds everything and runs this.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use tops_tests::testnet::{Binaries, Options, Scenario, conduct};
+use tops_tests::testnet::{Binaries, NAMESPACE, Options, Scenario, conduct};
 
 /// A network of real processes on this machine: a bootstrap node, miners, a verify-only node, and a receiving aggregator.
 #[derive(Parser)]
@@ -37,6 +38,9 @@ struct Arguments {
     /// Let other machines join: listen on every address of this one, and print the command
     #[arg(long)]
     lan: bool,
+    /// Of the scenario outage: seconds without the aggregator; a bridging node is down for a tenth of it, a disk is full for a fifth
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(20..=3_600))]
+    outage: u64,
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<bool> {
@@ -58,6 +62,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
         scenario: arguments.scenario,
         bridges: arguments.bridges,
         lan: arguments.lan,
+        outage: arguments.outage,
     };
     let summary = conduct(options).await?;
     println!(
@@ -77,9 +82,31 @@ async fn run(arguments: Arguments) -> anyhow::Result<bool> {
     Ok(summary.ok)
 }
 
+/// The outage fills a disk: a tmpfs, in a mount namespace that ends with this program. `None`: here it is, or there is none to be had.
+fn in_a_namespace(arguments: &Arguments) -> Option<ExitCode> {
+    if arguments.scenario != Scenario::Outage || std::env::var_os(NAMESPACE).is_some() {
+        return None;
+    }
+    let own = std::env::current_exe().ok()?;
+    for namespace in ["-m", "-Urm"] {
+        let mut unshare = std::process::Command::new("unshare");
+        if unshare.args([namespace, "true"]).status().is_ok_and(|status| status.success()) {
+            let fault =
+                std::process::Command::new("unshare").arg(namespace).arg(own).args(std::env::args_os().skip(1)).env(NAMESPACE, "1").exec();
+            eprintln!("tops-testnet: {fault}");
+            return Some(ExitCode::from(3));
+        }
+    }
+    None
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+    let arguments = Arguments::parse();
+    if let Some(code) = in_a_namespace(&arguments) {
+        return code;
+    }
+    match run(arguments).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(fault) => {

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use super::run::{AGREE_WITHIN, Options, Summary, Yard, get};
+use super::run::{AGREE_WITHIN, Options, Scenario, Summary, Yard, get};
 use crate::aggregator::Received;
 
 /// Units that were in the stores of nodes, by the node's number.
@@ -202,6 +202,21 @@ fn one_node(yard: &Yard, i: usize, status: &Value, stored: &BTreeMap<String, Sha
     }
 }
 
+/// Units that the aggregator refused for good; each says why.
+async fn dead_letters(yard: &Yard, url: &str) -> anyhow::Result<BTreeSet<String>> {
+    let (mut all, mut cursor) = (BTreeSet::new(), String::new());
+    loop {
+        let page = get(&yard.http, &format!("{url}/v1/outbox?state=dead&limit=256&cursor={cursor}")).await?;
+        let rows = page["outbox"].as_array().context("reading the dead letters")?;
+        let told = rows.iter().filter(|row| row["note"].as_str().is_some_and(|note| !note.is_empty()));
+        all.extend(told.filter_map(|row| row["unit"].as_str().map(str::to_owned)));
+        match page["next"].as_str() {
+            Some(next) => cursor = next.to_owned(),
+            None => return Ok(all),
+        }
+    }
+}
+
 /// Every audited share that earns and is deep enough is at the aggregator; once, with one bridging node.
 async fn aggregator(
     yard: &Yard,
@@ -216,9 +231,10 @@ async fn aggregator(
         .context("reading what the aggregator has")?;
     let depth = BRIDGE_DEPTH;
     for (node, (_, stored)) in yard.nodes.iter().zip(stores).filter(|(node, _)| node.bridges) {
+        let dead = dead_letters(yard, &node.url).await?;
         for (unit, share) in stored.iter().filter(|(_, share)| share.state == "audited") {
             let times = received.units.get(unit).and_then(|unit| unit.times.get(&node.name)).copied().unwrap_or(0);
-            if times == 0 && earns(share) && height + 1 >= share.epoch + depth {
+            if times == 0 && earns(share) && height + 1 >= share.epoch + depth && !dead.contains(unit) {
                 failures.push(format!("{} did not deliver {unit} of epoch {} at height {height}", node.name, share.epoch));
             }
         }
@@ -227,7 +243,8 @@ async fn aggregator(
     let mut in_the_air = 0;
     for (unit, kept) in &received.units {
         for (name, &times) in &kept.times {
-            let again = times == 2 && killed.contains(&name.as_str());
+            // An aggregator that is killed has taken what it did not answer for any more, whoever brought it.
+            let again = times == 2 && (killed.contains(&name.as_str()) || options.scenario == Scenario::Outage);
             in_the_air += usize::from(again);
             if times != 1 && !again {
                 failures.push(format!("{name} brought {unit} {times} times to the aggregator"));
@@ -238,7 +255,7 @@ async fn aggregator(
         }
         summary.delivered_again += kept.times.values().sum::<u64>() - 1;
     }
-    if in_the_air > IN_THE_AIR {
+    if in_the_air > if options.scenario == Scenario::Outage { 2 * IN_THE_AIR } else { IN_THE_AIR } {
         failures.push(format!("the killed node brought {in_the_air} units again, more than can have been in the air"));
     }
     for (why, times) in &received.refused {

@@ -8,8 +8,10 @@
 //! It changes nothing that an operator could not change: flags, signals, and `POST /v1/mining`.
 
 pub(crate) mod checks;
+mod outage;
 pub mod process;
 pub(crate) mod run;
 
+pub use outage::NAMESPACE;
 pub use process::Binaries;
 pub use run::{Options, Scenario, Summary, conduct};

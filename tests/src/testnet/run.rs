@@ -13,6 +13,7 @@ use tops_protocol::target::Bits;
 use tops_protocol::{NetworkSpec, U256};
 
 use super::checks;
+use super::outage::{self, Outage};
 use super::process::{Binaries, Process, first_line, free_port, on_core};
 
 /// Seconds between heads: short, so that a minute shows many.
@@ -41,6 +42,8 @@ pub enum Scenario {
     Plain,
     /// kill -9 of the last miner and of the light node, and a restart.
     Kill,
+    /// The aggregator is killed, and while it is away: kill -9 of a bridging node, and a full disk at another one.
+    Outage,
 }
 
 /// How to run.
@@ -60,10 +63,12 @@ pub struct Options {
     pub binaries: Binaries,
     /// What happens in the middle.
     pub scenario: Scenario,
-    /// How many miners deliver to the aggregator.
+    /// How many miners deliver to the aggregator; in an outage at least two.
     pub bridges: usize,
     /// Whether other machines may join: then rendezvous and nodes listen on every address of this one, else on loopback alone.
     pub lan: bool,
+    /// Seconds of [`Scenario::Outage`] without the aggregator.
+    pub outage: u64,
 }
 
 /// What came of it.
@@ -109,7 +114,7 @@ pub(super) struct Watched {
     pub(super) bridges: bool,
     pub(super) url: String,
     pub(super) process: Option<Process>,
-    arguments: Vec<String>,
+    pub(super) arguments: Vec<String>,
     core: usize,
     log: PathBuf,
 }
@@ -122,8 +127,8 @@ pub(super) struct Yard {
     /// The file of the rendezvous' addresses, one a line.
     bootstrap: PathBuf,
     gate: Option<Process>,
-    receiver: Option<Process>,
-    binaries: Binaries,
+    pub(super) receiver: Option<Process>,
+    pub(super) binaries: Binaries,
 }
 
 /// A JSON answer.
@@ -146,7 +151,15 @@ pub async fn conduct(options: Options) -> anyhow::Result<Summary> {
         bail!("a testnet has at least 3 nodes: a bootstrap node, a miner, and a verify-only node");
     }
     let dir = tempfile::Builder::new().prefix("tops-testnet-").tempdir().context("making a directory for data and logs")?;
+    let mut options = options;
+    if options.scenario == Scenario::Outage {
+        options.bridges = options.bridges.max(2);
+        if options.nodes < 4 || options.seconds.is_some_and(|seconds| seconds < options.outage + 40) {
+            bail!("an outage takes at least 4 nodes, and 40 seconds more than the aggregator is away");
+        }
+    }
     let outcome = in_directory(&options, dir.path()).await;
+    outage::release(dir.path());
     if options.keep || !outcome.as_ref().is_ok_and(|summary| summary.ok) {
         println!("data and logs stay in {}", dir.keep().display());
     } else {
@@ -183,6 +196,7 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
     let mut interrupted = false;
     let mut killed = false;
     let mut before_kill = checks::Flushed::new();
+    let mut outage = (options.scenario == Scenario::Outage).then(|| Outage::new(dir, options.outage));
     loop {
         tokio::select! {
             _ = seconds.tick() => {}
@@ -199,6 +213,9 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
             killed = true;
             before_kill = yard.kill_two().await?;
         }
+        if let Some(outage) = &mut outage {
+            outage.step(&mut yard, elapsed, &mut before_kill).await?;
+        }
         if killed && elapsed >= third + DOWN_SECS && yard.nodes.iter().any(|node| node.process.is_none()) {
             yard.restart().await?;
         }
@@ -208,8 +225,11 @@ async fn in_directory(options: &Options, dir: &Path) -> anyhow::Result<Summary> 
     if interrupted && options.seconds.is_none() {
         println!("stopping …");
     }
+    if let Some(outage) = outage {
+        failures.extend(outage.end(&mut yard).await?);
+    }
     let agreed = yard.stop_mining().await?;
-    yard.drain().await;
+    yard.drain(if options.scenario == Scenario::Outage { outage::DRAIN_WITHIN } else { DRAIN_WITHIN }).await;
     let mut summary = Summary {
         ok: false,
         failures: Vec::new(),
@@ -297,6 +317,7 @@ async fn start(options: &Options, dir: &Path, file: &Path, network: &NetworkSpec
     let addr = dir.join("aggregator.addr");
     let mut command = Command::new(options.binaries.path("tops-aggregator"));
     command.args(["--listen", "127.0.0.1:0", "--network", &network.tag().to_hex(), "--addr-file", &text(&addr)]);
+    command.args(["--journal", &text(&dir.join(outage::JOURNAL))]);
     let receiver = Process::start("aggregator", &dir.join("aggregator.log"), command)?;
     let aggregator = format!("http://{}", first_line(&addr, START_WITHIN).await?);
 
@@ -349,13 +370,16 @@ async fn start(options: &Options, dir: &Path, file: &Path, network: &NetworkSpec
         let (url, log) = (format!("http://127.0.0.1:{port}"), dir.join(format!("{name}.log")));
         yard.nodes.push(Watched { name, miner, bridges, url, process: None, arguments, core: i - 1, log });
     }
+    if options.scenario == Scenario::Outage {
+        outage::give_disk(&dir.join(&yard.nodes[outage::FULL].name))?;
+    }
     yard.restart().await?;
     Ok(yard)
 }
 
 impl Yard {
     /// Starts every node that does not run, and waits until it answers.
-    async fn restart(&mut self) -> anyhow::Result<()> {
+    pub(super) async fn restart(&mut self) -> anyhow::Result<()> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         for node in self.nodes.iter_mut().filter(|node| node.process.is_none()) {
             let program = self.binaries.path("tops-node");
@@ -422,8 +446,12 @@ impl Yard {
 
     /// The names of those that a scenario kills.
     pub(super) fn killed(&self, scenario: Scenario) -> Vec<&str> {
-        let victims = self.victims().filter(|_| scenario == Scenario::Kill);
-        victims.map(|i| self.nodes[i].name.as_str()).collect()
+        let victims: Vec<usize> = match scenario {
+            Scenario::Plain => Vec::new(),
+            Scenario::Kill => self.victims().collect(),
+            Scenario::Outage => vec![outage::KILLED, outage::FULL],
+        };
+        victims.into_iter().map(|i| self.nodes[i].name.as_str()).collect()
     }
 
     /// kill -9 of the last miner and the light node. Gives what they had flushed by then.
@@ -475,9 +503,9 @@ impl Yard {
     }
 
     /// Waits until no node has anything due at the aggregator.
-    async fn drain(&self) {
+    async fn drain(&self, within: Duration) {
         let began = Instant::now();
-        while began.elapsed() < DRAIN_WITHIN {
+        while began.elapsed() < within {
             let all = self.status().await;
             if all.iter().flatten().all(|s| s["outbox"]["due"] == 0 && s["undecided"] == 0) {
                 return;

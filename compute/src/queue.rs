@@ -413,7 +413,7 @@ mod tests {
     fn a_stuck_thread_is_left_and_the_others_are_joined() {
         let long = Duration::from_secs(60);
         assert!(join_within(vec![std::thread::spawn(|| {}), std::thread::spawn(|| panic!("on purpose"))], long).is_empty());
-        let (release, stuck) = std::sync::mpsc::channel::<()>();
+        let (release, stuck) = std::sync::mpsc::sync_channel::<()>(1);
         let waits = std::thread::spawn(move || {
             let _ = stuck.recv();
         });

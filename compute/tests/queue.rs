@@ -1,5 +1,6 @@
 //! The queue with real devices: order, bounds, interruption, a device that fails on purpose.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods)] // a test counts what it sends
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, channel};

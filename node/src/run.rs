@@ -100,7 +100,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             started = &mut starting => started,
             () = until(wanted) => match tokio::time::timeout(LEAVE_START, &mut starting).await {
                 Ok(started) => started,
-                Err(_) => return Ok(info!("stopped while it was starting")),
+                Err(_) => {
+                    info!("stopped while it was starting");
+                    return Ok(());
+                }
             },
         };
         match started.context("the start has panicked")? {

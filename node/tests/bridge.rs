@@ -292,7 +292,8 @@ async fn play(trick: Trick, mut socket: tokio::net::TcpStream) -> std::io::Resul
         return Ok(());
     }
     if trick != Trick::Close {
-        socket.read(&mut [0; 8_192]).await?;
+        // Whatever came of the request: the answer does not depend on it.
+        let _ = socket.read(&mut [0; 8_192]).await?;
     }
     let answer = match trick {
         Trick::Silence | Trick::Close | Trick::Reset => "",

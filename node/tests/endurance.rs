@@ -208,8 +208,7 @@ async fn slow_a_full_disk_stops_the_taking_loses_nothing_and_passes() {
     victim.until("full again", |s| s["store_problem"].is_string()).await;
     victim.signal("KILL");
     victim.ended_within(PATIENCE);
-    let mut victim =
-        Node::start(&data, &log, &["--bootstrap", &other.json("/v1/status").await["node"]["listening"][0].as_str().unwrap().to_owned()]);
+    let mut victim = Node::start(&data, &log, &["--bootstrap", other.json("/v1/status").await["node"]["listening"][0].as_str().unwrap()]);
     let began = Instant::now();
     while !victim.said().contains("waits for room") {
         assert!(began.elapsed() < PATIENCE && victim.child.try_wait().unwrap().is_none(), "{}", victim.said());

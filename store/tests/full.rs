@@ -178,7 +178,8 @@ fn the_writer_waits_on_a_full_disk_and_keeps_the_order() {
     on_a_small_disk("the_writer_waits_on_a_full_disk_and_keeps_the_order", |disk| {
         let store = open(&disk.store(), NET).unwrap().store;
         let writer = Writer::start(Arc::clone(&store)).unwrap();
-        let (tell, told) = mpsc::channel();
+        // As many words as there are batches.
+        let (tell, told) = mpsc::sync_channel(400);
         let submit = |n: u64| {
             let tell = tell.clone();
             writer.submit(accepted(1, n, n), Box::new(move |result| tell.send((n, result)).unwrap()));

@@ -132,10 +132,10 @@ struct Busy;
 
 impl Recompute for Busy {
     fn v2(&self, attempt: &Attempt) -> Result<Root, DeviceFault> {
-        if attempt.nonce.get() % 2 == 0 { Ok(Root([1; 32])) } else { Err(DeviceFault::Hung { waited_secs: 1 }) }
+        if attempt.nonce.get().is_multiple_of(2) { Ok(Root([1; 32])) } else { Err(DeviceFault::Hung { waited_secs: 1 }) }
     }
     fn v1(&self, attempt: &AttemptV1) -> Result<Root, DeviceFault> {
-        if attempt.nonce % 2 == 0 { Ok(Root([1; 32])) } else { Err(DeviceFault::Hung { waited_secs: 1 }) }
+        if attempt.nonce.is_multiple_of(2) { Ok(Root([1; 32])) } else { Err(DeviceFault::Hung { waited_secs: 1 }) }
     }
 }
 

@@ -111,7 +111,7 @@ impl Node {
         let mining = Mining { miner: key.public(), device_did: text(&format!("did:range:{index}")), driver_hint: text("CPU") };
         // Whatever is in nobody's shard is audited only when it is drawn or must be.
         let nobodys = Shard::new(u64::MAX, u64::MAX - 1).unwrap_or(Shard::ALL);
-        let light = !mines && index % 2 == 0;
+        let light = !mines && index.is_multiple_of(2);
         let config = Config {
             network: plan.network.clone(),
             mining: (mines && (!adversary || faulty)).then_some(mining),
@@ -135,7 +135,7 @@ impl Node {
             alive: true,
             place: earth::settle(rng),
             skew_ms: rng.random_range(-300..=300),
-            side: index % 2 == 0,
+            side: index.is_multiple_of(2),
             links: Vec::new(),
             cache: VecDeque::new(),
             device: VecDeque::new(),

@@ -32,11 +32,9 @@ impl Task {
                 }
             }
             SwarmEvent::Behaviour(Event::Autonat(_)) => {}
-            SwarmEvent::Behaviour(Event::Relay(relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal, .. })) => {
-                if !renewal {
-                    info!(relay = %relay_peer_id, "others reach this node through a relay");
-                    self.show_or_hide();
-                }
+            SwarmEvent::Behaviour(Event::Relay(relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal: false, .. })) => {
+                info!(relay = %relay_peer_id, "others reach this node through a relay");
+                self.show_or_hide();
             }
             SwarmEvent::Behaviour(Event::Relay(event)) => debug!(?event, "a relayed line"),
             SwarmEvent::Behaviour(Event::Punch(dcutr::Event { remote_peer_id, result })) => match result {

@@ -655,7 +655,10 @@ mod tests {
                 ["--api-token", "short"],
                 "`api-token` is \"(hidden)\" (command line): it must have 16 to 256 visible ASCII characters, such as `openssl rand -hex 16` prints",
             ),
-            (["--network", "/nowhere"], "`network` is \"/nowhere\" (command line): it must be main, dev, or a network file that exists"),
+            (
+                ["--network", "/nowhere"],
+                "`network` is \"/nowhere\" (command line): it must be main, dev, a network file that exists, or its ten numbers with commas",
+            ),
             (["--retain-epochs", "1"], "`retain-epochs` is \"1\" (command line): it must be a whole number in 64..=4096"),
             (["--bridge", "some"], "`bridge` is \"some\" (command line): say all or own"),
             (["--aggregator-url", "ftp://x"], "`aggregator-url` is \"ftp://x\" (command line): it must be an http:// or https:// address"),

@@ -140,12 +140,12 @@ impl Node {
 
     /// Units of the store.
     async fn units(&self) -> BTreeSet<String> {
-        let (mut all, mut cursor) = (BTreeSet::new(), String::new());
+        let (mut all, mut after) = (BTreeSet::new(), String::new());
         loop {
-            let page = self.json(&format!("/v1/receipts?limit=256&cursor={cursor}")).await;
+            let page = self.json(&format!("/v1/receipts?limit=256{after}")).await;
             all.extend(page["receipts"].as_array().unwrap().iter().map(|row| row["unit"].as_str().unwrap().to_owned()));
             match page["next"].as_str() {
-                Some(next) => cursor = next.to_owned(),
+                Some(next) => after = format!("&cursor={next}"),
                 None => return all,
             }
         }

@@ -4,14 +4,17 @@
 //! - Without a token it listens on loopback, and answers only to a name of loopback: a page whose own name was made to resolve to this machine
 //!   (DNS rebinding) asks for that name.
 //! - A request that changes something and says that it comes from another origin is refused, with a token too.
-//! - A body whose announced length is over the bound is refused before any of it is read.
+//! - A body whose announced length is over the bound is refused unread; a little over it is passed over first, since a client that is still
+//!   writing would see a broken connection and not the answer.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 
 use super::{BODY_MAX, Problem, verify};
 
@@ -24,6 +27,11 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
+/// A refused body that is longer is not read at all.
+const PASS_OVER_MAX: u64 = 4 * BODY_MAX as u64;
+/// How long the rest of a shorter one may take; then the connection is closed all the same.
+const PASS_OVER_WITHIN: Duration = Duration::from_secs(2);
+
 pub(super) fn too_long() -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MB")
 }
@@ -31,7 +39,10 @@ pub(super) fn too_long() -> Problem {
 /// The outermost layer. `token`: clients must show one.
 pub(super) async fn close(State(token): State<bool>, request: Request, next: Next) -> Response {
     let mut response = match refused(token, &request) {
-        Some(response) => response,
+        Some(response) => {
+            pass_over(request).await;
+            response
+        }
         None => next.run(request).await,
     };
     let headers = response.headers_mut();
@@ -39,6 +50,20 @@ pub(super) async fn close(State(token): State<bool>, request: Request, next: Nex
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+/// Reads a refused body that is not much too long, and keeps nothing of it.
+async fn pass_over(request: Request) {
+    if announced(&request).is_none_or(|length| length == 0 || length > PASS_OVER_MAX) {
+        return;
+    }
+    let mut body = request.into_body().into_data_stream();
+    let _ = tokio::time::timeout(PASS_OVER_WITHIN, async { while let Some(Ok(_)) = body.next().await {} }).await;
+}
+
+/// The length of the body that the client is about to send.
+fn announced(request: &Request) -> Option<u64> {
+    request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
 fn refused(token: bool, request: &Request) -> Option<Response> {
@@ -51,8 +76,7 @@ fn refused(token: bool, request: &Request) -> Option<Response> {
     if request.method() != Method::GET && request.method() != Method::HEAD && !same_origin(request.headers()) {
         return Some(Problem::new(StatusCode::FORBIDDEN, "pages of another origin may change nothing here").into_response());
     }
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > BODY_MAX as u64) {
+    if announced(request).is_some_and(|length| length > BODY_MAX as u64) {
         return Some(match request.uri().path() {
             "/verify" => verify::refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1 MB"),
             _ => too_long().into_response(),

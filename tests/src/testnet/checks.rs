@@ -35,9 +35,9 @@ pub(crate) struct Share {
 
 /// All shares of a node by unit.
 pub(crate) async fn shares(http: &reqwest::Client, url: &str) -> anyhow::Result<BTreeMap<String, Share>> {
-    let (mut all, mut cursor) = (BTreeMap::new(), String::new());
+    let (mut all, mut after) = (BTreeMap::new(), String::new());
     loop {
-        let page = get(http, &format!("{url}/v1/receipts?limit=256&cursor={cursor}")).await?;
+        let page = get(http, &format!("{url}/v1/receipts?limit=256{after}")).await?;
         for row in page["receipts"].as_array().into_iter().flatten() {
             let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
             let share = Share {
@@ -50,7 +50,7 @@ pub(crate) async fn shares(http: &reqwest::Client, url: &str) -> anyhow::Result<
             all.insert(text("unit"), share);
         }
         match page["next"].as_str() {
-            Some(next) => cursor = next.to_owned(),
+            Some(next) => after = format!("&cursor={next}"),
             None => return Ok(all),
         }
     }
@@ -204,14 +204,14 @@ fn one_node(yard: &Yard, i: usize, status: &Value, stored: &BTreeMap<String, Sha
 
 /// Units that the aggregator refused for good; each says why.
 async fn dead_letters(yard: &Yard, url: &str) -> anyhow::Result<BTreeSet<String>> {
-    let (mut all, mut cursor) = (BTreeSet::new(), String::new());
+    let (mut all, mut after) = (BTreeSet::new(), String::new());
     loop {
-        let page = get(&yard.http, &format!("{url}/v1/outbox?state=dead&limit=256&cursor={cursor}")).await?;
+        let page = get(&yard.http, &format!("{url}/v1/outbox?state=dead&limit=256{after}")).await?;
         let rows = page["outbox"].as_array().context("reading the dead letters")?;
         let told = rows.iter().filter(|row| row["note"].as_str().is_some_and(|note| !note.is_empty()));
         all.extend(told.filter_map(|row| row["unit"].as_str().map(str::to_owned)));
         match page["next"].as_str() {
-            Some(next) => cursor = next.to_owned(),
+            Some(next) => after = format!("&cursor={next}"),
             None => return Ok(all),
         }
     }

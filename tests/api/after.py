@@ -1,6 +1,6 @@
 """After the probes: no secret in an answer or a log, nothing of CORS, and what the nodes say of their readiness.
 
-usage: after.py FOLDER SECRET TOKEN, where FOLDER holds NAME.http, NAME.log and NAME.har of the nodes open, guarded and stale.
+usage: after.py FOLDER SECRET TOKEN, where FOLDER holds NAME.http, NAME.log and NAME.har of the nodes open, guarded, bridging and stale.
 """
 
 import json
@@ -46,7 +46,7 @@ for name in ("open", "guarded"):
         for header in answer["headers"]:
             if header["name"].lower().startswith("access-control"):
                 findings.append(f"{where} answers {header['name']}")
-for name in ("open", "guarded", "stale"):
+for name in ("open", "guarded", "bridging", "stale"):
     for path in ("/v1/status", "/v1/peers", "/v1/devices", "/v1/rejections", "/v1/outbox", "/metrics", "/openapi.json", "/readyz", "/nowhere"):
         answers += 1
         look(f"{name}{path}", get(name, path)[2])
@@ -71,10 +71,7 @@ def reason(name, check, word, within):
         time.sleep(1)
 
 
-# The probes may have left it paused, and then nothing is ever due.
-wish = urllib.request.Request(base("guarded") + "/v1/mining", b'{"paused":false}', {"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
-urllib.request.urlopen(wish, timeout=30).close()
-reason("guarded", "aggregator", "taken nothing for", 180)
+reason("bridging", "aggregator", "taken nothing for", 180)
 reason("stale", "head", "no new head for", 120)
 for finding in sorted(set(findings)):
     print(f"FOUND: {finding}")

@@ -18,6 +18,11 @@ impl Budget {
         Self { burst: burst.into(), per_sec: per_sec.into(), left: burst.into(), at: now }
     }
 
+    /// With only so much in it at first.
+    pub fn starting_with(self, left: u32) -> Self {
+        Self { left: f64::from(left).min(self.burst), ..self }
+    }
+
     fn refill(&mut self, now: Instant) {
         let gone = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = (self.left + gone * self.per_sec).min(self.burst);

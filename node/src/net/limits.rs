@@ -23,6 +23,13 @@ pub const PENDING_OUTGOING_MAX: u32 = 48;
 pub const MEMORY_MAX: usize = 6 << 30;
 /// Nodes that this node wants to be connected to; below it, it looks for more.
 pub const PEERS_WANTED: usize = 16;
+/// Of more than so many it gives up lines that it opened and that no mesh uses: walks of the table leave one to each peer that they asked, and
+/// each costs pings and offers at both ends.
+pub const PEERS_MANY: usize = 24;
+/// Lines given up so at once, a second.
+pub const GIVEN_UP_PER_SEC: usize = 4;
+/// How long a line may stand before it is: a walk may need it, or a mesh take it.
+pub const GIVEN_UP_AFTER: Duration = Duration::from_secs(12);
 /// Below so many it looks often.
 pub const PEERS_FEW: usize = 4;
 /// A connection that nothing uses is kept for so long.
@@ -57,16 +64,18 @@ pub const STREAMS_PER_CONNECTION: usize = 256;
 /// What a peer may send on streams that it opened, in bytes a second: many times what gossip needs. Of more nothing is read until the second
 /// is over, so that the peer has to wait.
 pub const UNASKED_BYTES_PER_SEC: u32 = 512 * 1024;
-/// And at once.
+/// And at once, by a peer that has been moderate for a while.
 pub const UNASKED_BYTES_BURST: u32 = 4 * 1024 * 1024;
+/// And at once on a new line, so that hanging up and calling again gains nothing: a full queue of gossip fits.
+pub const UNASKED_BYTES_FIRST: u32 = 1536 * 1024;
 /// What opening a stream counts for, in bytes: it is 128 streams a second, and each costs a negotiation.
 pub const UNASKED_STREAM: u32 = 4 * 1024;
 /// What a read counts for at least, in bytes.
 pub const UNASKED_READ_MIN: usize = 64;
 /// How long an empty budget is left to refill before more is read.
 pub const UNASKED_PAUSE: Duration = Duration::from_millis(20);
-/// A peer whose budget is empty for so long is cut off and refused as one that floods.
-pub const FLOOD_AFTER: Duration = Duration::from_secs(15);
+/// A peer whose budget is empty for so long, or whose line ends while it is, is cut off and refused as one that floods.
+pub const FLOOD_AFTER: Duration = Duration::from_secs(5);
 /// Handshakes that one address may begin at once; more are refused before any cryptography.
 pub const HANDSHAKES_BURST: u32 = 64;
 /// And a second.
@@ -102,8 +111,10 @@ pub const DIAL_CONCURRENCY: u8 = 4;
 pub const DISCOVERY_TURN: Duration = Duration::from_millis(250);
 /// How often the table of peers is walked while there are few peers.
 pub const WALK_OFTEN: Duration = Duration::from_secs(1);
-/// How often it is walked while there are enough.
+/// How often it is walked while there are some, or while nothing is heard.
 pub const WALK_SELDOM: Duration = Duration::from_secs(30);
+/// How often it is walked while there are enough, so that the table stays true.
+pub const WALK_RARELY: Duration = Duration::from_secs(300);
 /// The largest packet of the table's protocol: a full answer fits. Larger ones break the stream.
 pub const KAD_PACKET_MAX: usize = 64 * 1024;
 /// How long a walk may take.
@@ -213,7 +224,9 @@ const _: () = assert!(2 * (PING_EVERY.as_secs() + PING_WITHIN.as_secs()) + CLOSE
 /// name.
 const _: () = assert!(2 * libp2p::kad::K_VALUE.get() * ((ADDRESSES_PER_PEER + 2) * (ADDRESS_BYTES_MAX + 4) + 64) < KAD_PACKET_MAX);
 /// An offer fits into a gossip packet, with its topic: an id is 20 bytes with two of tag and length. A packet that is too large ends gossip
-/// with that peer for good.
-const _: () = assert!(CONTROL_IDS_MAX * 22 + 256 < GOSSIP_PACKET_MAX);
+/// with that peer for good, and gossipsub 0.50.1 counts what it has read of the next packets, 8 KiB at most, as part of it.
+const _: () = assert!(CONTROL_IDS_MAX * 22 + 256 + 8 * 1024 < GOSSIP_PACKET_MAX);
+/// A queue of gossip that waited for a new line is no flood.
+const _: () = assert!(GOSSIP_QUEUE_PER_PEER * (RECEIPT_WIRE_MAX + 64) < UNASKED_BYTES_FIRST as usize);
 /// A receipt fits into a gossip packet.
 const _: () = assert!(RECEIPT_WIRE_MAX + 256 < GOSSIP_PACKET_MAX);

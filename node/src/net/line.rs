@@ -6,7 +6,8 @@
 //! ```
 //!
 //! So a flood of whatever kind costs this node no more than its budget, by backpressure and without a look at its content; who keeps the
-//! budget empty is cut off with [`Flood`].
+//! budget empty is cut off with [`Flood`], and whose line ends while it is empty (the multiplexer ends one with too many streams; a peer may
+//! hang up to begin anew with a fresh budget) is told apart by the same fault.
 //!
 //! Closing a line flushes what waits on it first. When the machine at the other end has vanished nothing can be flushed: the system's
 //! buffer is full and stays so until TCP gives up, a quarter of an hour later, and for so long the peer would count as connected. Here
@@ -115,11 +116,17 @@ struct Meter {
 impl Meter {
     fn new(now: Instant) -> Self {
         Self {
-            budget: Budget::new(limits::UNASKED_BYTES_BURST, limits::UNASKED_BYTES_PER_SEC, now),
+            budget: Budget::new(limits::UNASKED_BYTES_BURST, limits::UNASKED_BYTES_PER_SEC, now).starting_with(limits::UNASKED_BYTES_FIRST),
             dry_since: None,
             flood: false,
             closer: None,
         }
+    }
+
+    /// Whether the budget was empty and has not recovered.
+    fn overdrawn(&mut self, now: Instant) -> bool {
+        self.dry(now);
+        self.dry_since.is_some()
     }
 
     /// How long to wait before anything more is read; `None`: not at all.
@@ -229,6 +236,11 @@ impl<M> Line<M> {
     pub fn new(inner: M) -> Self {
         Self { inner, limit: None, opening: Gauge::new(Arc::new(Mutex::new(Meter::new(Instant::now())))) }
     }
+
+    /// What ended the line.
+    fn ended(&self, error: impl Error + Send + Sync + 'static) -> io::Error {
+        if lock(&self.opening.meter).overdrawn(Instant::now()) { io::Error::other(Flood) } else { io::Error::other(error) }
+    }
 }
 
 impl<M> StreamMuxer for Line<M>
@@ -243,13 +255,14 @@ where
     fn poll_inbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
         let line = self.get_mut();
         std::task::ready!(line.opening.poll_room(cx));
-        let inner = std::task::ready!(StreamMuxer::poll_inbound(Pin::new(&mut line.inner), cx)).map_err(io::Error::other)?;
+        let inner = std::task::ready!(StreamMuxer::poll_inbound(Pin::new(&mut line.inner), cx)).map_err(|e| line.ended(e))?;
         line.opening.spend(limits::UNASKED_STREAM.into());
         Poll::Ready(Ok(Stream { inner, unasked: Some(Gauge::new(Arc::clone(&line.opening.meter))) }))
     }
 
     fn poll_outbound(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Self::Substream, Self::Error>> {
-        let inner = std::task::ready!(StreamMuxer::poll_outbound(Pin::new(&mut self.get_mut().inner), cx)).map_err(io::Error::other)?;
+        let line = self.get_mut();
+        let inner = std::task::ready!(StreamMuxer::poll_outbound(Pin::new(&mut line.inner), cx)).map_err(|e| line.ended(e))?;
         Poll::Ready(Ok(Stream { inner, unasked: None }))
     }
 
@@ -271,14 +284,20 @@ where
             }
             meter.closer = Some(cx.waker().clone());
         }
-        StreamMuxer::poll(Pin::new(&mut line.inner), cx).map_err(io::Error::other)
+        StreamMuxer::poll(Pin::new(&mut line.inner), cx).map_err(|e| line.ended(e))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::future::poll_fn;
+    use futures::{AsyncReadExt, AsyncWriteExt};
     use libp2p::core::muxing::StreamMuxerExt;
+    use libp2p::core::transport::{DialOpts, ListenerId, MemoryTransport, PortUse, TransportEvent};
+    use libp2p::core::{Endpoint, Transport};
+    use libp2p::identity::Keypair;
 
+    use super::super::ways::secured;
     use super::*;
 
     /// The socket to a machine that vanished: it takes no byte and gives none.
@@ -310,6 +329,54 @@ mod tests {
         assert!((limits::CLOSE_WITHIN..2 * limits::CLOSE_WITHIN).contains(&start.elapsed()));
     }
 
+    /// What is read slowly is read whole and in order.
+    #[tokio::test]
+    async fn an_empty_budget_delays_and_loses_nothing() {
+        let mut ends = [(); 2].map(|()| secured(MemoryTransport::default(), &Keypair::generate_ed25519()).unwrap());
+        let [calls, hears] = &mut ends;
+        hears.listen_on(ListenerId::next(), "/memory/0".parse().unwrap()).unwrap();
+        let at = loop {
+            if let TransportEvent::NewAddress { listen_addr, .. } = poll_fn(|cx| Pin::new(&mut *hears).poll(cx)).await {
+                break listen_addr;
+            }
+        };
+        let opts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::New };
+        let dial = calls.dial(at, opts).unwrap();
+        let heard = async {
+            loop {
+                if let TransportEvent::Incoming { upgrade, .. } = poll_fn(|cx| Pin::new(&mut *hears).poll(cx)).await {
+                    break upgrade.await.unwrap().1;
+                }
+            }
+        };
+        let all = 3 * limits::UNASKED_BYTES_FIRST as usize / 2;
+        let sent: Vec<u8> = (0..all).map(|at| (at / 251 + at % 251) as u8).collect();
+        let expected = sent.clone();
+        tokio::spawn(async move {
+            let mut called = dial.await.unwrap().1;
+            let mut stream = poll_fn(|cx| called.poll_outbound_unpin(cx)).await.unwrap();
+            tokio::spawn(async move { poll_fn(|cx| called.poll_unpin(cx)).await });
+            for piece in sent.chunks(45_000) {
+                stream.write_all(piece).await.unwrap();
+                stream.flush().await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        });
+        let mut heard = heard.await;
+        let began = Instant::now();
+        let mut stream = poll_fn(|cx| {
+            let _ = heard.poll_unpin(cx);
+            heard.poll_inbound_unpin(cx)
+        })
+        .await
+        .unwrap();
+        tokio::spawn(async move { poll_fn(|cx| heard.poll_unpin(cx)).await });
+        let mut got = vec![0; all];
+        tokio::time::timeout(2 * limits::FLOOD_AFTER, stream.read_exact(&mut got)).await.expect("it goes on").unwrap();
+        assert!(got == expected, "differs from {:?} on", got.iter().zip(&expected).position(|(a, b)| a != b));
+        assert!(began.elapsed() > std::time::Duration::from_millis(500), "it had to wait");
+    }
+
     #[test]
     fn a_budget_that_stays_empty_is_a_flood_and_a_burst_is_not() {
         let start = Instant::now();
@@ -325,6 +392,7 @@ mod tests {
             now += std::time::Duration::from_millis(500);
             assert!(now < start + 4 * limits::FLOOD_AFTER, "never noticed");
         }
+        assert!(meter.overdrawn(now) && !meter.overdrawn(now + 2 * limits::FLOOD_AFTER), "moderation is believed after a while");
         assert!(is_flood(&io::Error::other(io::Error::other(Flood))) && !is_flood(&io::Error::other("a flood")));
     }
 }

@@ -20,8 +20,9 @@ pub const GOSSIP: f64 = -20.0;
 pub const PUBLISH: f64 = -50.0;
 /// Nothing is heard from a peer below this.
 pub const GRAYLIST: f64 = -100.0;
-/// A peer below this is disconnected and refused for a while.
-pub const DROP: f64 = -180.0;
+/// A peer below this is disconnected and refused for a while. It is near the line above: of who is not heard any more nothing is seen that
+/// would make it sink further, while its bytes still cost.
+pub const DROP: f64 = -120.0;
 /// The application's part halves in so long.
 pub const HALF_LIFE: Duration = Duration::from_secs(120);
 /// The least that the application's part can be, so that the way back is not endless.

@@ -229,8 +229,9 @@ impl Words {
                     count += 1;
                 }
                 _ => {
-                    // As many as fit into a packet that is taken.
-                    while count < at_most && packet.len() < 14 * 1024 {
+                    // As many as are taken at once: the library closes a stream on which a packet and the read after it, of 8 KiB, are more
+                    // than the largest packet.
+                    while count < at_most && packet.len() < 7 * 1024 {
                         let message = self.message(Topic::Receipts);
                         field(2, &message, &mut packet);
                         count += 1;

@@ -12,10 +12,8 @@ use tops_protocol::{Millis, PublicKey, Root, Text, U256, UnitId};
 use super::earth;
 use super::plan::{Plan, START_MS};
 
-/// A peer below this is not heard; see `node/src/net/scoring.rs`.
-pub const GRAYLIST: f64 = -100.0;
-/// A peer below this is disconnected.
-pub const DROP: f64 = -180.0;
+/// A peer below the first is not heard, below the second disconnected.
+pub use tops_node::net::scoring::{DROP, GRAYLIST};
 
 /// A connection, as one side sees it.
 #[derive(Debug, Clone)]

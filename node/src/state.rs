@@ -109,9 +109,9 @@ pub struct NodeView {
     /// The engine.
     pub engine: View,
     /// The connected peers.
-    pub peers: Vec<PeerInfo>,
+    pub peers: Arc<[PeerInfo]>,
     /// Where this node can be dialled, with its id.
-    pub listening: Vec<String>,
+    pub listening: Arc<[String]>,
 }
 
 /// How the way to the aggregator fares. A process that has not tried yet, or has no aggregator, shows the default.

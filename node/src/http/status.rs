@@ -284,7 +284,7 @@ pub(super) async fn body(api: &Api) -> Result<Status, Problem> {
             verify_only: identity.verify_only,
             started_at_ms: identity.started_at.into(),
             uptime_seconds: shared.uptime().as_secs_f64(),
-            listening: view.listening.clone(),
+            listening: view.listening.to_vec(),
         },
         network: Network {
             name: identity.network_name.clone(),

@@ -15,7 +15,8 @@ mod lines;
 mod messages;
 mod turns;
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -176,9 +177,9 @@ pub enum NetCommand {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NetView {
     /// The peers.
-    pub peers: Vec<PeerInfo>,
+    pub peers: Arc<[PeerInfo]>,
     /// Where this node listens, with its id.
-    pub listening: Vec<String>,
+    pub listening: Arc<[String]>,
 }
 
 /// The loop's end of the network. When it is dropped, the task closes its connections and ends.

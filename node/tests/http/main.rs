@@ -116,7 +116,7 @@ fn view() -> NodeView {
         checkpoints: Vec::new(),
         secret: [0; 32],
     });
-    NodeView { at: Millis(5), engine: engine.view(), peers: Vec::new(), listening: vec!["/ip4/127.0.0.1/tcp/1".into()] }
+    NodeView { at: Millis(5), engine: engine.view(), peers: [].into(), listening: ["/ip4/127.0.0.1/tcp/1".into()].into() }
 }
 
 async fn serve(store: Arc<dyn Store>, token: bool) -> Server {

@@ -26,7 +26,7 @@ fn peer() -> PeerInfo {
 /// A node among others, as far as they.
 fn well() -> NodeView {
     let mut view = view();
-    view.peers = vec![peer()];
+    view.peers = [peer()].into();
     view.engine.sync = SyncState::InStep;
     view
 }
@@ -54,7 +54,7 @@ async fn each_reason_is_said_alone_and_goes_when_it_is_over() {
     server.shared.publish(well());
     server.is_ready().await;
 
-    server.shared.publish(NodeView { peers: Vec::new(), ..well() });
+    server.shared.publish(NodeView { peers: [].into(), ..well() });
     server.says("peers", &["--bootstrap"]).await;
 
     let mut behind = well();

@@ -192,7 +192,7 @@ impl Http {
             checkpoints: Vec::new(),
             secret: [0; 32],
         });
-        shared.publish(NodeView { at: Millis(5), engine: engine.view(), peers: Vec::new(), listening: Vec::new() });
+        shared.publish(NodeView { at: Millis(5), engine: engine.view(), peers: [].into(), listening: [].into() });
         shared.beat();
         let parts = Parts {
             network,

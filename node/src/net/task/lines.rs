@@ -318,6 +318,39 @@ impl Task {
         }
     }
 
+    /// Gives up lines past what is wanted: own ones that no mesh uses, the least useful first. Not while nothing is heard: then more are
+    /// wanted.
+    pub(super) fn give_up(&mut self, now: Instant) {
+        if now.duration_since(self.useful) >= limits::QUIET {
+            return;
+        }
+        let outbound = self.peers.values().filter(|peer| peer.up && peer.outbound).count();
+        let many = self.nodes().saturating_sub(limits::PEERS_MANY).min(outbound.saturating_sub(limits::OUTBOUND_WANTED));
+        if many == 0 {
+            return;
+        }
+        let gossip = &self.swarm.behaviour().gossip;
+        let meshed: HashSet<PeerId> = self.topics.iter().flat_map(|(_, hash)| gossip.mesh_peers(hash)).copied().collect();
+        let mut idle: Vec<(f64, Reverse<Instant>, PeerId)> = self
+            .peers
+            .iter()
+            .filter(|(id, peer)| {
+                peer.up
+                    && peer.outbound
+                    && now.duration_since(peer.since) >= limits::GIVEN_UP_AFTER
+                    && !meshed.contains(id)
+                    && !self.book.is_bootstrap(id)
+            })
+            .map(|(id, peer)| (gossip.peer_score(id).unwrap_or(0.0), Reverse(peer.since), *id))
+            .collect();
+        idle.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        for (_, _, peer) in idle.into_iter().take(many.min(limits::GIVEN_UP_PER_SEC)) {
+            debug!(%peer, "gave up a line that nothing uses");
+            // It may have gone meanwhile.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
     pub(super) fn discover(&mut self, now: Instant) {
         let nodes = self.nodes();
         let outbound = self.peers.values().filter(|peer| peer.up && peer.outbound).count();
@@ -348,7 +381,11 @@ impl Task {
                 }
             }
         }
-        let every = if nodes < limits::PEERS_FEW { limits::WALK_OFTEN } else { limits::WALK_SELDOM };
+        let every = match nodes {
+            few if few < limits::PEERS_FEW => limits::WALK_OFTEN,
+            enough if enough >= limits::PEERS_WANTED && !quiet => limits::WALK_RARELY,
+            _ => limits::WALK_SELDOM,
+        };
         let due = self.walked.is_none_or(|walked| now.duration_since(walked) >= every);
         if due && self.peers.values().any(|peer| peer.heard.is_some()) {
             // Around this node's own place first, then anywhere.

@@ -18,6 +18,7 @@ impl Task {
             self.flush_outbox(now);
             self.judge(now);
             self.exchange(now);
+            self.give_up(now);
             self.ask_relays(now);
             self.publish_view(now);
             self.publish_pools();
@@ -119,7 +120,8 @@ impl Task {
             })
             .collect();
         peers.sort_unstable_by_key(|peer| peer.number);
-        let listening = self.swarm.listeners().map(|a| a.clone().with_p2p(self.local).unwrap_or_else(|a| a).to_string()).collect();
-        self.view.send_replace(Arc::new(NetView { peers, listening }));
+        let listening: Arc<[String]> =
+            self.swarm.listeners().map(|a| a.clone().with_p2p(self.local).unwrap_or_else(|a| a).to_string()).collect();
+        self.view.send_replace(Arc::new(NetView { peers: peers.into(), listening }));
     }
 }

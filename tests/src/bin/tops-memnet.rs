@@ -6,6 +6,10 @@ use std::time::Duration;
 use clap::Parser;
 use tops_tests::memnet::{Eclipse, Plan, Weather, eclipse, run};
 
+/// Two hundred nodes contend for one heap, as no node of its own does: this one has a heap for each thread.
+#[global_allocator]
+static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Whole nodes in this process, over wires that a seed makes worse.
 #[derive(Parser)]
 struct Arguments {

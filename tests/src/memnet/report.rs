@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tops_protocol::UnitId;
@@ -44,11 +45,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// From what each honest node saw. Shares that became public after `until` are left out: they were under way when the run ended.
-    pub(super) fn count(&mut self, seen: &[Vec<Seen>], until: Instant) {
+    /// From what each honest node saw of the shares that became public in this time: later ones were under way when the run ended.
+    pub(super) fn count(&mut self, seen: &[Vec<Seen>], within: Range<Instant>) {
         let mut public: HashMap<UnitId, (usize, Instant)> = HashMap::new();
         for (node, list) in seen.iter().enumerate() {
-            for own in list.iter().filter(|seen| seen.own && seen.at <= until) {
+            for own in list.iter().filter(|seen| seen.own && within.contains(&seen.at)) {
                 public.insert(own.unit, (node, own.at));
             }
         }

@@ -381,7 +381,7 @@ mod tests {
     fn a_budget_that_stays_empty_is_a_flood_and_a_burst_is_not() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
-        meter.budget.take(2.0 * f64::from(limits::UNASKED_BYTES_BURST), start);
+        meter.budget.take(1.5 * f64::from(limits::UNASKED_BYTES_FIRST), start);
         assert!(meter.dry(start).is_some());
         let later = start + limits::FLOOD_AFTER;
         assert!(meter.dry(later).is_none() && !meter.flood, "it was paid for meanwhile");

@@ -23,15 +23,15 @@ pub const PENDING_OUTGOING_MAX: u32 = 48;
 pub const MEMORY_MAX: usize = 6 << 30;
 /// Nodes that this node wants to be connected to; below it, it looks for more.
 pub const PEERS_WANTED: usize = 16;
+/// Below so many it looks often.
+pub const PEERS_FEW: usize = 4;
 /// Of more than so many it gives up lines that it opened and that no mesh uses: walks of the table leave one to each peer that they asked, and
 /// each costs pings and offers at both ends.
 pub const PEERS_MANY: usize = 24;
-/// Lines given up so at once, a second.
+/// So many of them in a second, at most.
 pub const GIVEN_UP_PER_SEC: usize = 4;
-/// How long a line may stand before it is: a walk may need it, or a mesh take it.
+/// How old a line is at least when it is given up: until then a walk may need it, or a mesh take it.
 pub const GIVEN_UP_AFTER: Duration = Duration::from_secs(12);
-/// Below so many it looks often.
-pub const PEERS_FEW: usize = 4;
 /// A connection that nothing uses is kept for so long.
 pub const IDLE_CONNECTION: Duration = Duration::from_secs(24 * 3600);
 /// How often a line is tried with a ping.

@@ -104,7 +104,7 @@ async fn settled(members: &[Member], patience: Duration) {
 
 /// libp2p's timers have one thread in a process, which every message of every node wakes twice. At the lowest priority it takes many at once
 /// instead of interrupting two hundred nodes for each.
-fn calm_timers() {
+fn demote_timers() {
     let named = |task: &Path| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "futures-timer");
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|task| task.path());
     for id in tasks.filter(|task| named(task)).filter_map(|task| task.file_name().map(OsStr::to_owned)) {
@@ -142,7 +142,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
         // A few at a time: a real network does not come up in one instant either.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    calm_timers();
+    demote_timers();
     gathered(&members, (plan.nodes - 1).min(8)).await?;
     let miners: Vec<_> = members.iter().filter_map(|m| Some((m.shared.clone(), m.hits.clone()?))).collect();
     let pace = |rate, seed| Pace { spec: ground.spec.clone(), device: Arc::clone(&ground.device), rate, seed };

@@ -4,11 +4,12 @@
 //! commit ─▶ is the reserve free? ──no──▶ Full: nothing was tried
 //!               │ yes
 //!               ▼
-//!           Cellar::commit ──no space──▶ Full; reads go on ──next commit that finds room──▶ closed, and opened anew as it was last flushed
+//!           Cellar::commit ──no space──▶ Full; most reads go on ──next commit that finds room──▶ closed, and opened anew as it was last flushed
 //! ```
 //!
 //! The reserve stops writing before the disk does, so the second path is for what statistics do not tell: quotas, other writers, a disk that filled
-//! within one commit. sled 0.34.7 refuses everything after one failed write, but closes cleanly and opens as it was last flushed.
+//! within one commit. sled 0.34.7 refuses everything that writes after one failed write, and a read writes where it meets a page that is due to be split
+//! or merged: such a read is Full too. It closes cleanly and opens as it was last flushed.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -91,7 +92,7 @@ pub(crate) struct Reopened {
     room: Room,
     open: Open,
     store: RwLock<Option<Arc<dyn Store>>>,
-    /// A write found no space: the database can be read and takes nothing more.
+    /// A write found no space: the database takes nothing more, and is read but for pages that were about to be split or merged.
     failed: AtomicBool,
     /// Commits are one at a time, reopening included.
     commits: Mutex<()>,

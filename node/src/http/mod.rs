@@ -129,6 +129,8 @@ impl Api {
         let store = Arc::clone(&self.store);
         match tokio::task::spawn_blocking(move || read(&*store)).await {
             Ok(Ok(value)) => Ok(value),
+            // It passes by itself, so it is worth asking again.
+            Ok(Err(fault @ StoreFault::Full { .. })) => Err(Problem::busy(fault.to_string())),
             Ok(Err(fault)) => Err(Problem::own(fault.to_string())),
             Err(_) => Err(Problem::own("reading the store failed".into())),
         }
@@ -188,7 +190,7 @@ enum Usual {
     /// The node's own fault
     #[response(status = 500)]
     Own(Refusal),
-    /// The node is starting or stopping, or too much is asked at once
+    /// The node is starting or stopping, too much is asked at once, or a full disk keeps the store from being read
     #[response(status = 503)]
     Busy(Refusal),
 }

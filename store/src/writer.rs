@@ -84,9 +84,17 @@ impl Board {
     }
 }
 
+/// Where batches are committed.
+enum Place {
+    /// On a thread of its own, which this queue leads to.
+    Thread(SyncSender<Job>),
+    /// On the thread that brings them.
+    Here(Arc<dyn Store>),
+}
+
 /// The writing thread's handle. Dropping it writes what waits, then joins; what finds a full disk then is not written.
 pub struct Writer {
-    queue: Option<SyncSender<Job>>,
+    place: Option<Place>,
     thread: Option<JoinHandle<()>>,
     board: Arc<Board>,
 }
@@ -104,15 +112,33 @@ impl Writer {
             .name("store-writer".into())
             .spawn(move || write(&*store, &jobs, &shared))
             .map_err(|e| StoreFault::Io { path: "store-writer".into(), action: "started", why: e.to_string() })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), board })
+        Ok(Self { place: Some(Place::Thread(queue)), thread: Some(thread), board })
+    }
+
+    /// Commits each batch before [`Writer::submit`] returns: for stores in memory, which never wait, where many nodes share few processors. No room is
+    /// a fault like any other here.
+    pub fn here(store: Arc<dyn Store>) -> Self {
+        Self { place: Some(Place::Here(store)), thread: None, board: Arc::default() }
     }
 
     /// Queues a batch; waits when the queue is full. Batches are written in the order in which they were queued.
     pub fn submit(&self, batch: Vec<Op>, on_durable: OnDurable) {
-        let Some(queue) = &self.queue else { return on_durable(Err(StoreFault::Stopped)) };
-        if let Err(refused) = queue.send(Job { batch, done: on_durable }) {
-            (refused.0.done)(Err(StoreFault::Stopped));
+        match &self.place {
+            Some(Place::Thread(queue)) => {
+                if let Err(refused) = queue.send(Job { batch, done: on_durable }) {
+                    (refused.0.done)(Err(StoreFault::Stopped));
+                }
+            }
+            Some(Place::Here(store)) => on_durable(self.commit_here(&**store, batch)),
+            None => on_durable(Err(StoreFault::Stopped)),
         }
+    }
+
+    fn commit_here(&self, store: &dyn Store, batch: Vec<Op>) -> Result<(), StoreFault> {
+        if self.fault().is_some() {
+            return Err(StoreFault::Stopped);
+        }
+        store.commit(&[batch]).inspect_err(|fault| self.board.state().fault = Some(fault.clone()))
     }
 
     /// Queues a batch, or hands it back at once when the queue is full.
@@ -120,8 +146,8 @@ impl Writer {
     /// # Errors
     /// [`QueueFull`] with what was given.
     pub fn try_submit(&self, batch: Vec<Op>, on_durable: OnDurable) -> Result<(), QueueFull> {
-        let Some(queue) = &self.queue else {
-            on_durable(Err(StoreFault::Stopped));
+        let Some(Place::Thread(queue)) = &self.place else {
+            self.submit(batch, on_durable);
             return Ok(());
         };
         match queue.try_send(Job { batch, done: on_durable }) {
@@ -154,7 +180,7 @@ impl Writer {
     }
 
     fn join(&mut self) {
-        self.queue = None;
+        self.place = None;
         self.board.state().ending = true;
         self.board.ends.notify_all();
         if let Some(thread) = self.thread.take()

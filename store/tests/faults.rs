@@ -122,24 +122,29 @@ fn the_journal_stays_small_while_rows_come_and_go() {
     assert_eq!(store.outbox_counts(), tops_store::OutboxCounts::default());
 }
 
+/// On a thread of its own, and on the caller's.
+const WRITERS: [fn(Arc<dyn Store>) -> Writer; 2] = [|store| Writer::start(store).unwrap(), Writer::here];
+
 #[test]
 fn the_writer_tells_each_in_order_and_only_when_durable() {
-    let disk = MemoryDisk::new();
-    let store = disk.open(NET).unwrap().store;
-    let writer = Writer::start(Arc::clone(&store)).unwrap();
-    let (tell, told) = mpsc::channel();
-    for n in 1..=500u64 {
-        let (tell, store) = (tell.clone(), Arc::clone(&store));
-        let done = Box::new(move |result: Result<(), StoreFault>| {
-            assert!(store.share(&share(1, n, n).unit).unwrap().is_some());
-            tell.send((n, result)).unwrap();
-        });
-        writer.submit(accepted(1, n, n), done);
+    for writer in WRITERS {
+        let disk = MemoryDisk::new();
+        let store = disk.open(NET).unwrap().store;
+        let writer = writer(Arc::clone(&store));
+        let (tell, told) = mpsc::channel();
+        for n in 1..=500u64 {
+            let (tell, store) = (tell.clone(), Arc::clone(&store));
+            let done = Box::new(move |result: Result<(), StoreFault>| {
+                assert!(store.share(&share(1, n, n).unit).unwrap().is_some());
+                tell.send((n, result)).unwrap();
+            });
+            writer.submit(accepted(1, n, n), done);
+        }
+        assert_eq!(told.iter().take(500).collect::<Vec<_>>(), (1..=500).map(|n| (n, Ok(()))).collect::<Vec<_>>());
+        writer.close().unwrap();
+        disk.crash();
+        assert_eq!(shares(&*disk.open(NET).unwrap().store), 500);
     }
-    assert_eq!(told.iter().take(500).collect::<Vec<_>>(), (1..=500).map(|n| (n, Ok(()))).collect::<Vec<_>>());
-    writer.close().unwrap();
-    disk.crash();
-    assert_eq!(shares(&*disk.open(NET).unwrap().store), 500);
 }
 
 #[test]
@@ -164,24 +169,26 @@ fn closing_writes_what_waits() {
 
 #[test]
 fn after_a_fault_the_writer_writes_nothing_more() {
-    let disk = MemoryDisk::new();
-    let store = disk.open(NET).unwrap().store;
-    let writer = Writer::start(Arc::clone(&store)).unwrap();
-    disk.inject(Fault::Apply { after: 0 });
-    let (tell, told) = mpsc::channel();
-    for n in 1..=3u64 {
-        let tell = tell.clone();
-        writer.submit(accepted(1, n, n), Box::new(move |result| tell.send(result).unwrap()));
-        // One at a time: each is a group of its own.
-        let result = told.recv().unwrap();
-        match n {
-            1 => assert!(matches!(result, Err(StoreFault::Io { .. }))),
-            _ => assert_eq!(result, Err(StoreFault::Stopped)),
+    for writer in WRITERS {
+        let disk = MemoryDisk::new();
+        let store = disk.open(NET).unwrap().store;
+        let writer = writer(Arc::clone(&store));
+        disk.inject(Fault::Apply { after: 0 });
+        let (tell, told) = mpsc::channel();
+        for n in 1..=3u64 {
+            let tell = tell.clone();
+            writer.submit(accepted(1, n, n), Box::new(move |result| tell.send(result).unwrap()));
+            // One at a time: each is a group of its own.
+            let result = told.recv().unwrap();
+            match n {
+                1 => assert!(matches!(result, Err(StoreFault::Io { .. }))),
+                _ => assert_eq!(result, Err(StoreFault::Stopped)),
+            }
         }
+        assert!(matches!(writer.fault(), Some(StoreFault::Io { .. })));
+        assert!(writer.close().is_err());
+        assert_eq!(shares(&*store), 0);
     }
-    assert!(matches!(writer.fault(), Some(StoreFault::Io { .. })));
-    assert!(writer.close().is_err());
-    assert_eq!(shares(&*store), 0);
 }
 
 #[test]

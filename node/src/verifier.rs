@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc;
@@ -133,9 +133,21 @@ impl Memo {
     }
 }
 
+/// What signatures came to. Clones are one memory: nodes of one process may share it, since a verdict depends on nothing but the bytes and the
+/// network.
+#[derive(Clone, Default)]
+pub struct Verdicts(Arc<Mutex<Memo>>);
+
+impl Verdicts {
+    /// A holder that panicked left a whole value.
+    fn lock(&self) -> MutexGuard<'_, Memo> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 struct Bench {
     network: NetworkSpec,
-    memo: Mutex<Memo>,
+    memo: Verdicts,
     shared: Shared,
 }
 
@@ -143,13 +155,13 @@ impl Bench {
     fn check(&self, bytes: &[u8]) -> Result<Semantic, Fault> {
         let structural = Structural::from_wire(bytes, &self.network)?;
         let hash = *blake3::hash(bytes).as_bytes();
-        if let Some(verdict) = self.memo.lock().unwrap_or_else(PoisonError::into_inner).get(&hash) {
+        if let Some(verdict) = self.memo.lock().get(&hash) {
             count(&self.shared.counters().signatures_memoised);
             return verdict;
         }
         count(&self.shared.counters().signatures_checked);
         let verdict = structural.semantic().map_err(Fault::from);
-        self.memo.lock().unwrap_or_else(PoisonError::into_inner).put(hash, verdict.clone());
+        self.memo.lock().put(hash, verdict.clone());
         verdict
     }
 
@@ -191,10 +203,17 @@ impl Bench {
     }
 }
 
+/// Where the work is done.
+enum Place {
+    /// On threads of its own, which these queues lead to.
+    Threads { tasks: SyncSender<Task>, drafts: Option<SyncSender<Draft>> },
+    /// On the thread that brings it.
+    Here { bench: Box<Bench>, key: Option<SecretKey>, results: mpsc::Sender<Verified> },
+}
+
 /// The threads. Dropping it ends them once they have finished what they hold, if the results' reader is gone or reads on.
 pub struct Verifier {
-    tasks: Option<SyncSender<Task>>,
-    drafts: Option<SyncSender<Draft>>,
+    place: Option<Place>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -206,7 +225,7 @@ impl Verifier {
     pub fn start(network: NetworkSpec, key: Option<SecretKey>, shared: Shared) -> std::io::Result<(Self, mpsc::Receiver<Verified>)> {
         let (tasks, queue) = sync_channel(VERIFIER_QUEUE);
         let (results, verified) = mpsc::channel(VERIFIER_RESULTS);
-        let (queue, bench) = (Arc::new(Mutex::new(queue)), Arc::new(Bench { network, memo: Mutex::default(), shared }));
+        let (queue, bench) = (Arc::new(Mutex::new(queue)), Arc::new(Bench { network, memo: Verdicts::default(), shared }));
         let count = thread::available_parallelism().map_or(1, |n| n.get() / 2).clamp(1, VERIFIER_THREADS_MAX);
         let mut threads = (0..count)
             .map(|i| {
@@ -222,21 +241,44 @@ impl Verifier {
                 Some(drafts)
             }
         };
-        Ok((Self { tasks: Some(tasks), drafts, threads }, verified))
+        Ok((Self { place: Some(Place::Threads { tasks, drafts }), threads }, verified))
+    }
+
+    /// Does everything before [`Verifier::submit`] returns, and looks first at what these nodes have seen: for many nodes on few processors, where
+    /// each change of threads costs more than a look.
+    pub fn here(network: NetworkSpec, key: Option<SecretKey>, shared: Shared, memo: Verdicts) -> (Self, mpsc::Receiver<Verified>) {
+        let (results, verified) = mpsc::channel(VERIFIER_RESULTS);
+        let bench = Box::new(Bench { network, memo, shared });
+        (Self { place: Some(Place::Here { bench, key, results }), threads: Vec::new() }, verified)
     }
 
     /// Queues a draft of this node to be signed; `false` when there is no room, or no key.
     pub fn sign(&self, draft: Draft) -> bool {
-        self.drafts.as_ref().is_some_and(|drafts| drafts.try_send(draft).is_ok())
+        match &self.place {
+            Some(Place::Threads { drafts: Some(drafts), .. }) => drafts.try_send(draft).is_ok(),
+            Some(Place::Here { bench, key: Some(key), results }) => {
+                let Ok(room) = results.try_reserve() else { return false };
+                if let Some(signed) = bench.sign(key, draft) {
+                    room.send(Verified::Input(signed));
+                }
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Queues a task, or gives it back when the queue is full.
     #[expect(clippy::result_large_err, reason = "the task itself comes back")]
     pub fn submit(&self, task: Task) -> Result<(), Task> {
-        match &self.tasks {
-            Some(tasks) => tasks.try_send(task).map_err(|refused| match refused {
+        match &self.place {
+            Some(Place::Threads { tasks, .. }) => tasks.try_send(task).map_err(|refused| match refused {
                 TrySendError::Full(task) | TrySendError::Disconnected(task) => task,
             }),
+            Some(Place::Here { bench, results, .. }) => {
+                let Ok(room) = results.try_reserve() else { return Err(task) };
+                room.send(bench.work(task));
+                Ok(())
+            }
             None => Err(task),
         }
     }
@@ -244,8 +286,7 @@ impl Verifier {
 
 impl Drop for Verifier {
     fn drop(&mut self) {
-        self.tasks = None;
-        self.drafts = None;
+        self.place = None;
         for thread in self.threads.drain(..) {
             // A panicked one has been reported by its panic.
             let _ = thread.join();

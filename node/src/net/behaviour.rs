@@ -41,8 +41,8 @@ pub struct Behaviour {
     pub identify: identify::Behaviour,
     /// Whether a line is alive.
     pub ping: ping::Behaviour,
-    /// Whether others can reach this node.
-    pub autonat: autonat::Behaviour,
+    /// Whether others can reach this node, when nobody has said so.
+    pub autonat: Toggle<autonat::Behaviour>,
     /// Lines through a relay, when the operator wants them.
     pub relay: Toggle<relay::client::Behaviour>,
     /// Direct lines in the place of relayed ones.
@@ -283,11 +283,22 @@ fn counts() -> connection_limits::ConnectionLimits {
         .with_max_established_per_peer(Some(2))
 }
 
+/// What only some nodes speak. Each costs every line something whenever anything happens on it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extras {
+    /// mDNS.
+    pub neighbours: bool,
+    /// Lines through relays, and direct ones in their place where that can be.
+    pub relayed: bool,
+    /// A rendezvous is asked whether others can reach this node.
+    pub probed: bool,
+}
+
 fn behaviour(
     key: &Keypair,
     names: &Names,
     agent: &str,
-    neighbours: bool,
+    extras: Extras,
     relay: Option<relay::client::Behaviour>,
 ) -> Result<Behaviour, BuildFault> {
     let local = key.public().to_peer_id();
@@ -319,11 +330,11 @@ fn behaviour(
         gate: Gate::new(local),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping),
-        autonat: autonat::Behaviour::new(local, autonat),
+        autonat: Toggle::from(extras.probed.then(|| autonat::Behaviour::new(local, autonat))),
         punch: Toggle::from(relay.is_some().then(|| dcutr::Behaviour::new(local))),
         relay: Toggle::from(relay),
         mdns: Toggle::from(
-            neighbours.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).transpose().map_err(BuildFault::Mdns)?,
+            extras.neighbours.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local)).transpose().map_err(BuildFault::Mdns)?,
         ),
         kad: table(local, names),
         gossip: gossip(names)?,
@@ -331,26 +342,18 @@ fn behaviour(
     })
 }
 
-/// Every protocol of a node over these ways to other nodes; `neighbours`: mDNS too; `relayed`: lines through relays too, and direct ones in
-/// their place where that can be.
+/// Every protocol of a node over these ways to other nodes.
 ///
 /// # Errors
 /// [`BuildFault`] when the key cannot be used or a setting contradicts another.
-pub fn swarm(
-    key: &Keypair,
-    names: &Names,
-    agent: &str,
-    neighbours: bool,
-    relayed: bool,
-    ways: Ways,
-) -> Result<Swarm<Behaviour>, BuildFault> {
-    let (ways, relay) = if relayed {
+pub fn swarm(key: &Keypair, names: &Names, agent: &str, extras: Extras, ways: Ways) -> Result<Swarm<Behaviour>, BuildFault> {
+    let (ways, relay) = if extras.relayed {
         let (ways, relay) = ways::relayed(ways, key)?;
         (ways, Some(relay))
     } else {
         (ways, None)
     };
-    let behaviour = behaviour(key, names, agent, neighbours, relay)?;
+    let behaviour = behaviour(key, names, agent, extras, relay)?;
     let config = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(limits::IDLE_CONNECTION)
         .with_dial_concurrency_factor(NonZeroU8::new(limits::DIAL_CONCURRENCY).unwrap_or(NonZeroU8::MIN))

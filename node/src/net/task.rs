@@ -40,7 +40,7 @@ use tops_protocol::NetworkTag;
 use tops_protocol::engine::{AnswerId, AskId, Message, Peer, PeerFault, Query, Topic, Verdict};
 use tracing::{debug, info, trace, warn};
 
-use super::behaviour::{Behaviour, Event, Names, SyncEvent, swarm};
+use super::behaviour::{Behaviour, Event, Extras, Names, SyncEvent, swarm};
 use super::book::{Book, Reach, listed, reach};
 use super::budget::Budget;
 use super::codec::{RawReply, WireFault};
@@ -211,8 +211,12 @@ pub fn start(settings: Settings, shared: Shared) -> anyhow::Result<Net> {
 /// As [`start`].
 pub fn start_over(settings: Settings, ways: Ways, shared: Shared) -> anyhow::Result<Net> {
     let names = Names::new(settings.tag);
-    let mut swarm =
-        swarm(&settings.key, &names, &settings.agent, settings.mdns, settings.relay, ways).context("the network cannot be started")?;
+    // Whoever says where it is reached, or listens only where its neighbours are, knows better than a rendezvous.
+    let near = |a: &Multiaddr| matches!(reach(a), Some(Reach::Loopback | Reach::Private));
+    let neighbourly = !settings.relay && !settings.listen.is_empty() && settings.listen.iter().all(near);
+    let probed = settings.external.is_empty() && !neighbourly;
+    let extras = Extras { neighbours: settings.mdns, relayed: settings.relay, probed };
+    let mut swarm = swarm(&settings.key, &names, &settings.agent, extras, ways).context("the network cannot be started")?;
     let mut listening = 0usize;
     for address in &settings.listen {
         if let Some(socket) = tcp_socket(address)
@@ -240,10 +244,6 @@ pub fn start_over(settings: Settings, ways: Ways, shared: Shared) -> anyhow::Res
     for address in &settings.external {
         swarm.add_external_address(address.clone());
     }
-    // Whoever says where it is reached, or listens only where its neighbours are, knows better than a rendezvous.
-    let near = |a: &Multiaddr| matches!(reach(a), Some(Reach::Loopback | Reach::Private));
-    let neighbourly = !settings.relay && !settings.listen.is_empty() && settings.listen.iter().all(near);
-    let believed = !settings.external.is_empty() || neighbourly;
     let local = *swarm.local_peer_id();
     let (command_tx, commands) = mpsc::channel(limits::NET_COMMANDS);
     let (events, event_rx) = mpsc::channel(limits::NET_EVENTS);
@@ -260,7 +260,6 @@ pub fn start_over(settings: Settings, ways: Ways, shared: Shared) -> anyhow::Res
         sync: names.sync(),
         kad: names.kad(),
         local,
-        believed,
         book,
         remembered,
         written: Instant::now(),
@@ -361,8 +360,6 @@ struct Task {
     sync: libp2p::StreamProtocol,
     kad: libp2p::StreamProtocol,
     local: PeerId,
-    /// Whether this node is reached is settled, whatever a rendezvous finds.
-    believed: bool,
     book: Book,
     remembered: Remembered,
     written: Instant,

@@ -25,11 +25,9 @@ impl Task {
             },
             SwarmEvent::Behaviour(Event::Autonat(autonat::Event::StatusChanged { new, .. })) => {
                 debug!(?new, "whether others reach this node");
-                if !self.believed {
-                    self.out_of_reach = new == autonat::NatStatus::Private;
-                    self.show_or_hide();
-                    self.ask_relays(now);
-                }
+                self.out_of_reach = new == autonat::NatStatus::Private;
+                self.show_or_hide();
+                self.ask_relays(now);
             }
             SwarmEvent::Behaviour(Event::Autonat(_)) => {}
             SwarmEvent::Behaviour(Event::Relay(relay::client::Event::ReservationReqAccepted { relay_peer_id, renewal: false, .. })) => {
@@ -101,7 +99,9 @@ impl Task {
                 }
                 debug!(peer = %peer_id, cause = cause.map(|c| c.to_string()), "disconnected");
                 self.book.left(&peer_id, now);
-                self.swarm.behaviour_mut().autonat.remove_server(&peer_id);
+                if let Some(autonat) = self.swarm.behaviour_mut().autonat.as_mut() {
+                    autonat.remove_server(&peer_id);
+                }
                 if let Some(gone) = self.peers.remove(&peer_id) {
                     self.numbers.left(peer_id, now);
                     if gone.up {
@@ -209,8 +209,11 @@ impl Task {
         connected.up |= node;
         let number = connected.number;
         // A rendezvous tells whether others reach this node; nodes have better things to do.
-        if !node && info.protocols.contains(&autonat::DEFAULT_PROTOCOL_NAME) {
-            self.swarm.behaviour_mut().autonat.add_server(peer, None);
+        if !node
+            && info.protocols.contains(&autonat::DEFAULT_PROTOCOL_NAME)
+            && let Some(autonat) = self.swarm.behaviour_mut().autonat.as_mut()
+        {
+            autonat.add_server(peer, None);
         }
         if let Some(relays) = &mut self.relays
             && info.protocols.contains(&relay::HOP_PROTOCOL_NAME)

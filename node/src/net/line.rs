@@ -16,9 +16,10 @@
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::future::{MapOk, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
@@ -130,7 +131,7 @@ impl Meter {
     }
 
     /// How long to wait before anything more is read; `None`: not at all.
-    fn dry(&mut self, now: Instant) -> Option<std::time::Duration> {
+    fn dry(&mut self, now: Instant) -> Option<Duration> {
         let wait = self.budget.wait(now);
         if wait.is_zero() {
             if self.budget.part_left(now) > 0.5 {
@@ -148,21 +149,52 @@ impl Meter {
     }
 }
 
-type Metered = Arc<Mutex<Meter>>;
+/// A line's meter, as its streams share it.
+#[derive(Debug)]
+struct Metered {
+    meter: Mutex<Meter>,
+    /// There is budget, and there has been for a while: whoever only asks for that needs neither the lock nor the time. Every poll of a line asks
+    /// for each of its streams.
+    plenty: AtomicBool,
+}
 
-fn lock(meter: &Metered) -> MutexGuard<'_, Meter> {
-    meter.lock().unwrap_or_else(PoisonError::into_inner)
+impl Metered {
+    fn new(now: Instant) -> Arc<Self> {
+        Arc::new(Self { meter: Mutex::new(Meter::new(now)), plenty: AtomicBool::new(false) })
+    }
+
+    /// A holder that panicked left whole values.
+    fn lock(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Meter::dry`].
+    fn dry(&self, now: Instant) -> Option<Duration> {
+        let mut meter = self.lock();
+        let wait = meter.dry(now);
+        // Under the lock, so that who spends meanwhile has the last word.
+        self.plenty.store(wait.is_none() && meter.dry_since.is_none(), Ordering::Relaxed);
+        wait
+    }
+
+    fn spend(&self, amount: f64, now: Instant) {
+        let mut meter = self.lock();
+        meter.budget.take(amount, now);
+        if !meter.budget.wait(now).is_zero() {
+            self.plenty.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Waits until there is budget.
 #[derive(Debug)]
 struct Gauge {
-    meter: Metered,
+    meter: Arc<Metered>,
     pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl Gauge {
-    fn new(meter: Metered) -> Self {
+    fn new(meter: Arc<Metered>) -> Self {
         Self { meter, pause: None }
     }
 
@@ -172,7 +204,10 @@ impl Gauge {
                 std::task::ready!(Future::poll(pause.as_mut(), cx));
                 self.pause = None;
             }
-            match lock(&self.meter).dry(Instant::now()) {
+            if self.meter.plenty.load(Ordering::Relaxed) {
+                return Poll::Ready(());
+            }
+            match self.meter.dry(Instant::now()) {
                 None => return Poll::Ready(()),
                 // Not for a few bytes at a time.
                 Some(wait) => self.pause = Some(Box::pin(tokio::time::sleep(wait.max(limits::UNASKED_PAUSE)))),
@@ -181,7 +216,7 @@ impl Gauge {
     }
 
     fn spend(&self, amount: f64) {
-        lock(&self.meter).budget.take(amount, Instant::now());
+        self.meter.spend(amount, Instant::now());
     }
 }
 
@@ -234,12 +269,12 @@ pub struct Line<M> {
 impl<M> Line<M> {
     /// Around a line of many streams.
     pub fn new(inner: M) -> Self {
-        Self { inner, limit: None, opening: Gauge::new(Arc::new(Mutex::new(Meter::new(Instant::now())))) }
+        Self { inner, limit: None, opening: Gauge::new(Metered::new(Instant::now())) }
     }
 
     /// What ended the line.
     fn ended(&self, error: impl Error + Send + Sync + 'static) -> io::Error {
-        if lock(&self.opening.meter).overdrawn(Instant::now()) { io::Error::other(Flood) } else { io::Error::other(error) }
+        if self.opening.meter.lock().overdrawn(Instant::now()) { io::Error::other(Flood) } else { io::Error::other(error) }
     }
 }
 
@@ -278,11 +313,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Self::Error>> {
         let line = self.get_mut();
         {
-            let mut meter = lock(&line.opening.meter);
+            let mut meter = line.opening.meter.lock();
             if meter.flood {
                 return Poll::Ready(Err(io::Error::other(Flood)));
             }
-            meter.closer = Some(cx.waker().clone());
+            match &mut meter.closer {
+                Some(closer) => closer.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
         }
         StreamMuxer::poll(Pin::new(&mut line.inner), cx).map_err(|e| line.ended(e))
     }

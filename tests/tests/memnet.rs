@@ -7,7 +7,17 @@ use std::time::Duration;
 use tops_tests::memnet::{Eclipse, Plan, Weather, eclipse, run};
 
 fn plan(nodes: usize, weather: Weather) -> Plan {
-    Plan { nodes, silent: 0.0, rate: 10.0, mining: Duration::from_secs(8), settling: Duration::from_secs(60), weather, cut: None }
+    Plan {
+        nodes,
+        silent: 0.0,
+        rate: 10.0,
+        even: false,
+        mining: Duration::from_secs(8),
+        settling: Duration::from_secs(60),
+        weather,
+        cut: None,
+        tell: |_| (),
+    }
 }
 
 fn seed() -> u64 {

@@ -19,6 +19,9 @@ struct Arguments {
     /// Shares a second of the whole network
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
+    /// Shares come at equal distances, and not as independent miners find them
+    #[arg(long)]
+    even: bool,
     /// Seconds in which shares come
     #[arg(long, default_value_t = 30)]
     seconds: u64,
@@ -62,10 +65,12 @@ async fn go(a: Arguments) -> anyhow::Result<()> {
         nodes: a.nodes as usize,
         silent: a.silent,
         rate: a.rate,
+        even: a.even,
         mining: seconds,
         settling: Duration::from_secs(a.settle),
         weather,
         cut: a.cut.map(|cut| (seconds / 3, Duration::from_secs(cut))),
+        tell: |how_far| eprintln!("{how_far}"),
     };
     println!("{}", run(plan).await?);
     Ok(())

@@ -8,14 +8,14 @@ use libp2p::Multiaddr;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tops_compute::queue::{LaneSpec, Queue, QueueOptions};
+use tops_compute::queue::Queue;
 use tops_node::auditor::Auditor;
 use tops_node::driver::{self, Clock, Parts};
 use tops_node::keys;
 use tops_node::miner::{self, Miner, Terms};
 use tops_node::net::task::{Settings, start_over};
 use tops_node::state::{Event, Identity, Shared};
-use tops_node::verifier::Verifier;
+use tops_node::verifier::{Verdicts, Verifier};
 use tops_protocol::engine::{AuditRate, Config, Engine, Input, Mining, RETAIN_EPOCHS_DEFAULT, Shard};
 use tops_protocol::keys::SecretKey;
 use tops_protocol::network::Fields;
@@ -64,6 +64,10 @@ pub(super) struct Ground {
     pub(super) spec: NetworkSpec,
     pub(super) wires: Arc<Wires>,
     pub(super) device: Arc<Remembering>,
+    /// In front of that device, for all of them.
+    pub(super) queue: Arc<Queue>,
+    /// What signatures came to.
+    pub(super) verdicts: Verdicts,
     /// Memory addresses of this network begin here, so that two networks of one process do not meet.
     pub(super) base: u64,
 }
@@ -75,7 +79,7 @@ impl Ground {
             tag: self.spec.tag(),
             agent: "memnet/1".into(),
             listen: vec![address(node, self.base)],
-            external: Vec::new(),
+            external: vec![address(node, self.base)],
             bootstrap: bootstrap.iter().map(|other| address(*other, self.base)).collect(),
             mdns: false,
             relay: false,
@@ -150,14 +154,13 @@ impl Member {
         let net = start_over(settings, ways, shared.clone())?;
         let clock = Clock::new();
         let ears = miner::ears();
-        let lane = LaneSpec { backend: ground.device.clone(), mines: false, batch: None, rate: Some(1e10) };
-        let queue = Arc::new(Queue::start(vec![lane], QueueOptions::default(), ears.sink())?);
+        let queue = Arc::clone(&ground.queue);
         let (auditor, audited) = Auditor::new(Arc::clone(&queue), shared.clone());
-        let (verifier, verified) = Verifier::start(ground.spec.clone(), mines.then(|| key.clone()), shared.clone())?;
+        let (verifier, verified) = Verifier::here(ground.spec.clone(), mines.then(|| key.clone()), shared.clone(), ground.verdicts.clone());
         let (hits, miner) = if mines {
             let terms = Terms { miner: key.public(), shape: ground.spec.shape(), target: Duration::from_millis(300) };
             // Its thread hears of every job and has no device to search with; hits come from outside.
-            let (miner, _) = Miner::start(ears, Arc::clone(&queue), terms, clock.clone(), shared.clone())?;
+            let (miner, _) = Miner::start(ears, queue, terms, clock.clone(), shared.clone())?;
             let (hits, found) = mpsc::channel(64);
             (Some(hits), Some((miner, found)))
         } else {
@@ -176,17 +179,12 @@ impl Member {
             auditor,
             audited,
             miner,
-            writer: Writer::start(Arc::clone(&store))?,
+            writer: Writer::here(Arc::clone(&store)),
             store,
             bridge,
             stop: stopped,
         };
-        let all = tokio::spawn(async move {
-            let outcome = driver::run(parts).await;
-            // Joining the device's threads blocks.
-            tokio::task::spawn_blocking(move || drop(queue)).await?;
-            Ok(outcome?)
-        });
+        let all = tokio::spawn(async move { Ok(driver::run(parts).await?) });
         Ok(Self { node, shared, hits, stop, all, seen })
     }
 

@@ -12,6 +12,7 @@ pub mod adversary;
 mod device;
 mod member;
 mod pace;
+mod pump;
 mod report;
 mod runs;
 mod wires;

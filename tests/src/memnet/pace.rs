@@ -1,4 +1,4 @@
-//! Hits at an even rate: true ones, for a miner drawn by the seed, on the tip that this miner has.
+//! Hits at a given rate: true ones, for a miner drawn by the seed, on the tip that this miner has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub struct Pace {
     pub(super) device: Arc<Remembering>,
     /// Shares a second of the whole network.
     pub(super) rate: f64,
+    /// One after the other at equal distances, and not as independent miners find them.
+    pub(super) even: bool,
     pub(super) seed: u64,
 }
 
@@ -38,8 +40,8 @@ impl Pace {
         let began = tokio::time::Instant::now();
         let (mut due, mut brought) = (Duration::ZERO, 0);
         loop {
-            // As independent miners find them.
-            due += Duration::from_secs_f64(-(1.0 - chance.random::<f64>()).ln() / self.rate);
+            let gaps = if self.even { 1.0 } else { -(1.0 - chance.random::<f64>()).ln() };
+            due += Duration::from_secs_f64(gaps / self.rate);
             if due >= how_long {
                 tokio::time::sleep_until(began + how_long).await;
                 return Ok(brought);

@@ -11,6 +11,8 @@ use anyhow::bail;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 use rand::{Rng, SeedableRng};
+use tops_compute::queue::{LaneSpec, Queue, QueueOptions};
+use tops_node::verifier::Verdicts;
 
 use super::adversary::Silent;
 use super::device::Remembering;
@@ -39,6 +41,8 @@ pub struct Plan {
     pub silent: f64,
     /// Shares a second of the whole network.
     pub rate: f64,
+    /// Whether they come at equal distances; otherwise as independent miners find them, several at once now and then.
+    pub even: bool,
     /// How long shares come.
     pub mining: Duration,
     /// How long they have to arrive after that, at most.
@@ -47,12 +51,17 @@ pub struct Plan {
     pub weather: Weather,
     /// From when on, and for how long, half of the nodes are cut off from the others.
     pub cut: Option<(Duration, Duration)>,
+    /// Hears how far the run is.
+    pub tell: fn(&str),
 }
 
 fn ground(weather: Weather) -> anyhow::Result<Ground> {
     static NETWORKS: AtomicU64 = AtomicU64::new(0);
     let base = NETWORKS.fetch_add(1, Ordering::Relaxed) << 32;
-    Ok(Ground { spec: network()?, wires: Wires::new(weather), device: Arc::new(Remembering::new()?), base })
+    let device = Arc::new(Remembering::new()?);
+    let lane = LaneSpec { backend: device.clone(), mines: false, batch: None, rate: Some(1e10) };
+    let queue = Arc::new(Queue::start(vec![lane], QueueOptions::default(), drop)?);
+    Ok(Ground { spec: network()?, wires: Wires::new(weather), device, queue, verdicts: Verdicts::default(), base })
 }
 
 /// Some earlier nodes.
@@ -76,8 +85,8 @@ async fn gathered(members: &[Member], wanted: usize) -> anyhow::Result<()> {
     }
 }
 
-/// Waits until few lines come and go.
-async fn calm(members: &[Member]) {
+/// Waits until few lines come and go, but not for ever. `false`: they still do.
+async fn calm(members: &[Member]) -> bool {
     let began = Instant::now();
     let changes = || members.iter().map(|m| m.counter("connections_opened") + m.counter("connections_closed")).sum::<u64>();
     let mut before = changes();
@@ -85,10 +94,11 @@ async fn calm(members: &[Member]) {
         tokio::time::sleep(WARM / 2).await;
         let now = changes();
         if ((now - before) as f64) < CALM * (WARM / 2).as_secs_f64() * members.len() as f64 {
-            return;
+            return true;
         }
         before = now;
     }
+    false
 }
 
 /// Waits until all have the same tip and the same shares, and do a second later.
@@ -143,14 +153,17 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     demote_timers();
+    let began = Instant::now();
     gathered(&members, (plan.nodes - 1).min(8)).await?;
+    (plan.tell)(&format!("{honest} nodes have found each other; their lines have {CALM_WITHIN:?} to come to rest"));
     let miners: Vec<_> = members.iter().filter_map(|m| Some((m.shared.clone(), m.hits.clone()?))).collect();
-    let pace = |rate, seed| Pace { spec: ground.spec.clone(), device: Arc::clone(&ground.device), rate, seed };
+    let pace = |rate, seed| Pace { spec: ground.spec.clone(), device: Arc::clone(&ground.device), rate, even: plan.even, seed };
     // Nodes that hear nothing look for others, so there is something to hear.
     let warming = tokio::spawn(pace(plan.rate / 4.0, seed ^ 1).run(miners.clone(), 2 * CALM_WITHIN));
     tokio::time::sleep(WARM).await;
-    calm(&members).await;
+    let rest = if calm(&members).await { "are at rest" } else { "still come and go, and are counted as they are," };
     warming.abort();
+    (plan.tell)(&format!("lines {rest} after {:.0} s; shares come for {:?}", began.elapsed().as_secs_f64(), plan.mining));
 
     let (cpu_before, _) = usage()?;
     let began = Instant::now();
@@ -255,7 +268,7 @@ pub async fn eclipse(plan: Eclipse, patience: Duration) -> anyhow::Result<Return
     }
     let eclipsed = Member::start(&ground, victim, &knows, false)?;
     let miners = members.iter().filter_map(|m| Some((m.shared.clone(), m.hits.clone()?))).collect();
-    let pace = Pace { spec: ground.spec.clone(), device: Arc::clone(&ground.device), rate: 10.0, seed: plan.weather.seed };
+    let pace = Pace { spec: ground.spec.clone(), device: Arc::clone(&ground.device), rate: 10.0, even: false, seed: plan.weather.seed };
     let pacing = tokio::spawn(pace.run(miners, plan.surrounded + patience + Duration::from_secs(30)));
     gathered(std::slice::from_ref(&eclipsed), plan.adversaries.min(16)).await?;
     tokio::time::sleep(plan.surrounded).await;

@@ -4,18 +4,22 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::core::Transport;
+use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::MemoryTransport;
 use libp2p::identity::Keypair;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Sleep;
 use tops_node::net::ways::{Ways, secured};
+
+use super::pump::Pumped;
 
 /// What a wire holds that its reader has not taken; then the writer has to wait.
 const HELD_MAX: usize = 256 * 1024;
@@ -60,23 +64,35 @@ pub struct Wires {
     weather: Weather,
     /// The side of a cut on which each node is; without it, all are on one.
     cut: Mutex<Option<Vec<bool>>>,
+    /// Whether there is a cut: what every poll of every wire asks.
+    any_cut: AtomicBool,
 }
 
 impl Wires {
     /// Whole.
     pub fn new(weather: Weather) -> Arc<Self> {
-        Arc::new(Self { weather, cut: Mutex::default() })
+        Arc::new(Self { weather, cut: Mutex::default(), any_cut: AtomicBool::new(false) })
     }
 
     /// Cuts the wires between nodes of two sides (`side[node]`), or mends them.
     pub fn cut(&self, side: Option<Vec<bool>>) {
-        *self.cut.lock().unwrap_or_else(PoisonError::into_inner) = side;
+        let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        self.any_cut.store(side.is_some(), Ordering::Relaxed);
+        *cut = side;
     }
 
     fn is_cut(&self, a: u32, b: u32) -> bool {
+        if !self.any_cut.load(Ordering::Relaxed) {
+            return false;
+        }
         let cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
         let side = |node: u32| cut.as_ref().and_then(|side| side.get(node as usize)).copied();
         side(a) != side(b)
+    }
+
+    /// Wires that do nothing of their own, now.
+    fn is_bare(&self) -> bool {
+        self.weather.is_fair() && !self.any_cut.load(Ordering::Relaxed)
     }
 
     /// The ways of one node to the others: it listens on `/memory/<node + 1>`, say.
@@ -109,7 +125,7 @@ impl Wires {
                 between: (node, other),
             })
         });
-        secured(raw, key)
+        Ok(secured(raw, key)?.map(|(peer, line), _| (peer, StreamMuxerBox::new(Pumped::new(line)))).boxed())
     }
 }
 
@@ -157,6 +173,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
         loop {
+            if wire.held.is_empty() && wire.wires.is_bare() {
+                return Pin::new(&mut wire.ends).poll_read(cx, buffer);
+            }
             wire.fill(cx)?;
             let cut = wire.wires.is_cut(wire.between.0, wire.between.1);
             let now = Instant::now();

@@ -73,6 +73,9 @@ pub fn create_private(path: &Path, text: &str, exists: &str) -> anyhow::Result<(
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             bail!("{} exists: {exists}", path.display())
         }
+        Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            bail!("cannot write {}: there is no room on its disk: free some space and start again", path.display())
+        }
         Err(e) => Err(e).with_context(|| format!("cannot write {}", path.display())),
     }
 }

@@ -5,8 +5,10 @@
 //!                          └──events──▶ report: who had which share when
 //! ```
 //!
-//! Everything of a node is real but its disk, its HTTP and its search: hits are found by one processor for all at an even rate, and audits ask
-//! it too, each root once. Adversaries are nodes of the real network task whose mind is replaced; see [`adversary`].
+//! Everything of a node is real but its disk, its HTTP and its search: hits are found by one processor for all at a given rate, and audits ask
+//! it too, each root once. A signature is computed once as well, and every node looks at what came of it. A node has no threads of its own, as
+//! it has elsewhere for signatures and commits: two hundred times four of them on two processors would measure the system's scheduler.
+//! Adversaries are nodes of the real network task whose mind is replaced; see [`adversary`].
 
 pub mod adversary;
 mod device;

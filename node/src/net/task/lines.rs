@@ -20,7 +20,11 @@ impl Task {
                 // Nothing else notices: TCP waits a quarter of an hour for an answer, and a line that says nothing looks like a quiet one.
                 Err(failure) => {
                     debug!(%peer, %failure, "closed a line that does not answer");
-                    self.swarm.close_connection(connection);
+                    // With all others to the same peer: it may have noticed sooner and come back meanwhile. Gossip tells a peer its topics once, on the
+                    // line that is dead now, and the peer has forgotten them.
+                    if self.swarm.disconnect_peer_id(peer).is_err() {
+                        self.swarm.close_connection(connection);
+                    }
                 }
             },
             SwarmEvent::Behaviour(Event::Autonat(autonat::Event::StatusChanged { new, .. })) => {

@@ -11,7 +11,7 @@
 //!
 //! An aggregator that cannot be reached, or that says `Retry-After`, is left alone as a whole until then: not only for the receipt that met it.
 //! What is due is the engine's decision, and so is the new state, which it commits. Until that commit shows in the store a unit is not sent
-//! again by this process; after a crash it may be, and the key tells the aggregator. Requests in flight and units remembered are bounded;
+//! again by this process (a refused one that a person replayed shows by its tries, which begin anew); after a crash it may be, and the key tells the aggregator. Requests in flight and units remembered are bounded;
 //! what does not fit waits in the store.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -102,8 +102,8 @@ enum Stand {
     InFlight,
     /// The next try is not before this.
     Later { at: Instant },
-    /// The engine was told; the commit is awaited until then.
-    Told { until: Instant },
+    /// The engine was told; the commit is awaited until then. `marked`: the row counts the try that was refused.
+    Told { until: Instant, marked: bool },
 }
 
 impl Bridge {
@@ -205,21 +205,25 @@ impl Bridge {
     /// Tells the engine and counts; `None` when nobody listens any more.
     async fn settled(&self, unit: UnitId, taken: bool, note: String) -> Option<Stand> {
         let counters = self.shared.counters();
-        if taken {
+        let marked = if taken {
             count(&counters.bridge_delivered);
+            false
         } else {
             count(&counters.bridge_refused);
             tracing::warn!(%unit, note, "the aggregator refused a receipt for good; `/v1/outbox?state=dead` lists such");
-            self.mark(unit, note).await;
-        }
-        (self.tell)(unit, taken).await.then(|| Stand::Told { until: Instant::now() + COMMIT_PATIENCE })
+            self.mark(unit, note).await
+        };
+        (self.tell)(unit, taken).await.then(|| Stand::Told { until: Instant::now() + COMMIT_PATIENCE, marked })
     }
 
-    async fn mark(&self, unit: UnitId, note: String) {
+    /// Whether the row counts the try now.
+    async fn mark(&self, unit: UnitId, note: String) -> bool {
         let store = Arc::clone(&self.store);
-        if let Ok(Err(fault)) = tokio::task::spawn_blocking(move || store.mark_attempt(&unit, Clock::new().now(), &note)).await {
+        let done = tokio::task::spawn_blocking(move || store.mark_attempt(&unit, Clock::new().now(), &note)).await;
+        if let Ok(Err(fault)) = &done {
             tracing::warn!(%fault, "a delivery attempt could not be noted");
         }
+        matches!(done, Ok(Ok(())))
     }
 
     /// At most `room` rows to send now, oldest epoch first. Forgets what says nothing any more.
@@ -227,7 +231,7 @@ impl Bridge {
         let now = Instant::now();
         stands.retain(|_, stand| match stand {
             Stand::InFlight => true,
-            Stand::Later { at } | Stand::Told { until: at } => *at > now,
+            Stand::Later { at } | Stand::Told { until: at, .. } => *at > now,
         });
         let mut ready = Vec::new();
         let mut seen = BTreeSet::new();
@@ -262,6 +266,10 @@ impl Bridge {
                 }
                 let place = Place::of(&row);
                 seen.insert(place);
+                // A row counts its tries anew when its state changes: this one died and was replayed between two looks at what is due.
+                if row.attempts == 0 && matches!(stands.get(&place), Some(Stand::Told { marked: true, .. })) {
+                    stands.remove(&place);
+                }
                 if !stands.contains_key(&place) && !row.text.is_empty() && stands.len() + ready.len() < REMEMBERED_MAX {
                     ready.push(row);
                 }

@@ -106,6 +106,10 @@ impl Yard {
             store.commit(&[vec![Op::PutOutbox { unit, epoch: row.epoch, state }]]).unwrap();
             Box::pin(async { true })
         });
+        self.run_with(tell, done).await;
+    }
+    /// The same with another engine.
+    async fn run_with(&self, tell: tops_node::bridge::Tell, done: impl Fn() -> bool) {
         let bridge = Bridge::new(self.url.clone(), Arc::clone(&self.store), self.shared.clone(), tell).unwrap();
         let start = Instant::now();
         bridge
@@ -162,6 +166,22 @@ async fn each_answer_has_its_consequence() {
     assert_eq!((dead.note.as_str(), dead.attempts), ("400: invalid schema", 1));
     let counters: BTreeMap<_, _> = yard.shared.counters().values().into_iter().collect();
     assert_eq!((counters["bridge_delivered"], counters["bridge_refused"], counters["bridge_retries"]), (5, 3, 4));
+}
+
+/// However soon after the refusal: the bridge may not have seen the row dead at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_that_is_replayed_at_once_is_sent_at_once() {
+    let yard = yard(3).await;
+    yard.answer(1, &[(422, ""), (200, "")]);
+    let store = Arc::clone(&yard.store);
+    let replay: tops_node::bridge::Tell = Arc::new(move |unit, taken| {
+        let states = if taken { vec![OutboxState::Delivered] } else { vec![OutboxState::Dead, OutboxState::Due] };
+        let epoch = store.outbox_row(&unit).unwrap().unwrap().epoch;
+        store.commit(&states.into_iter().map(|state| vec![Op::PutOutbox { unit, epoch, state }]).collect::<Vec<_>>()).unwrap();
+        Box::pin(async { true })
+    });
+    yard.run_with(replay, || yard.settled()).await;
+    assert_eq!((yard.state(1), yard.tries(1), yard.tries(0)), (OutboxState::Delivered, 2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,3 +173,28 @@ fn digests_are_told_at_most_a_second_late() {
     assert_eq!(told(&mut rig, 999), 1, "told a moment ago");
     assert_eq!(told(&mut rig, 1), 3);
 }
+
+/// While gossip fills an epoch, sets differ by what is on its way, and a pull would bring what is here already: only a peer that has more is
+/// asked. What gossip lost comes once the epoch rests.
+#[test]
+fn an_epoch_that_gossip_fills_is_pulled_from_who_has_more_or_when_it_rests() {
+    for (lost, meanwhile) in [(1, 0), (4, 4)] {
+        let mut world = World::new();
+        let (mut honest, mut rig) = (Rig::new(&world), Rig::new(&world));
+        for _ in 0..lost {
+            let share = world.share(world.genesis(), &key(2));
+            honest.gossip(&world, 9, &share);
+        }
+        rig.up(&world, 1);
+        for _ in 0..20 {
+            let share = world.share(world.genesis(), &key(1));
+            rig.gossip(&world, 9, &share);
+            talk(&world, &mut rig, &mut honest, 500);
+            honest.gossip(&world, 9, &share);
+        }
+        assert_eq!(rig.engine.view().shares, 20 + meanwhile, "{lost} lost");
+        talk(&world, &mut rig, &mut honest, 5_000);
+        assert_eq!(essence(&rig.engine), essence(&honest.engine), "{lost} lost");
+        assert!(rig.penalised.is_empty() && honest.penalised.is_empty());
+    }
+}

@@ -20,7 +20,7 @@ const STATUS_EVERY_MS: (u64, u64) = (1_000, 4_000);
 /// The status of one peer is not asked for more often than this, whatever happens.
 const STATUS_PAUSE_MS: u64 = 500;
 /// Digests that this node tells may be so much out of date, so that however many ask, an epoch is hashed once in this time.
-const TOLD_AGE_MS: u64 = 1_000;
+pub(super) const TOLD_AGE_MS: u64 = 1_000;
 
 impl Engine {
     pub(super) fn peer_up(&mut self, peer: Peer, out: &mut Vec<Output>) {
@@ -195,12 +195,17 @@ impl Engine {
         let mut equal = same_tip;
         // Nothing earns that is keyed above the tip: epochs beyond are a lie, and are not even looked at.
         let epochs = horizon..=self.chain.height().0 + 1;
+        // Gossip still brings shares of these. While it does, sets differ by what is on its way, and a pull would bring what is here: then only
+        // a peer that has more is asked. Once an epoch rests, or takes no gossip any more, any difference counts.
+        let open = (self.chain.height().0 + 1).saturating_sub(self.chain.spec().stale_window());
         for (offset, theirs) in (0u64..).zip(&status.epochs) {
             let Some(epoch) = status.first_epoch.checked_add(offset).filter(|epoch| epochs.contains(epoch)) else { continue };
             // What is compared is never out of date: this node asks seldom, and would pull for nothing.
-            if self.shares.digest(epoch, 0, now) != *theirs {
+            let ours = self.shares.digest(epoch, 0, now);
+            if ours != *theirs {
                 equal = false;
-                if theirs.count > 0 {
+                let on_its_way = epoch >= open && theirs.count <= ours.count && self.shares.is_moving(epoch, now);
+                if theirs.count > 0 && !on_its_way {
                     differing.push((epoch, *theirs));
                 }
             }

@@ -67,6 +67,9 @@ pub struct Shares {
     ledger_digest: Cell<Option<[u8; 32]>>,
 }
 
+/// An epoch whose digest changed within this time may differ from a peer's by what is on its way: twice the age of what peers are told.
+const MOVING_MS: u64 = 2 * super::exchange::TOLD_AGE_MS;
+
 /// An epoch's digest as it was last computed.
 #[derive(Debug, Clone, Copy)]
 struct Computed {
@@ -74,6 +77,8 @@ struct Computed {
     at: Millis,
     /// Whether the epoch has changed since.
     stale: bool,
+    /// When it was last computed to be another than before.
+    moved: Millis,
 }
 
 /// First eight bytes of `DK("set digest", ids ascending)`, and their number.
@@ -290,15 +295,21 @@ impl Shares {
     /// Count and digest of the epoch's units that peers are told of, at most `age_ms` out of date: however often it is asked for within that
     /// time, the units are hashed once.
     pub fn digest(&mut self, epoch: u64, age_ms: u64, now: Millis) -> Digest {
-        if let Some(Computed { digest, at, stale }) = self.digests.get(&epoch)
-            && (!stale || now.since(*at) < age_ms)
+        let before = self.digests.get(&epoch).copied();
+        if let Some(Computed { digest, at, stale, .. }) = before
+            && (!stale || now.since(at) < age_ms)
         {
-            return *digest;
+            return digest;
         }
         let units = self.by_epoch.get(&epoch).into_iter().flatten().filter(|unit| self.is_told(unit));
         let digest = digest_of(units.map(|unit| unit.0.as_slice()));
-        self.digests.insert(epoch, Computed { digest, at: now, stale: false });
+        let moved = before.filter(|before| before.digest == digest).map_or(now, |before| before.moved);
+        self.digests.insert(epoch, Computed { digest, at: now, stale: false, moved });
         digest
+    }
+    /// Whether the epoch's digest was lately seen to change: what a peer says of it may be out of date.
+    pub fn is_moving(&self, epoch: u64, now: Millis) -> bool {
+        self.digests.get(&epoch).is_some_and(|computed| now.since(computed.moved) < MOVING_MS)
     }
 
     /// A page of the epoch's units that peers are told of, above `after`, and whether there are more.

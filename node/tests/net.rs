@@ -9,7 +9,7 @@ use libp2p::identity::Keypair;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tops_node::net::codec::RawReply;
-use tops_node::net::limits::SECOND_CONNECTION;
+use tops_node::net::limits::{PENDING_INCOMING_MAX, SECOND_CONNECTION, SETUP_WITHIN};
 use tops_node::net::task::{Answered, Net, NetCommand, NetEvent, NetView, Settings, start};
 use tops_node::state::{Identity, Shared};
 use tops_node::verifier::{Task, Verified, Verifier};
@@ -43,9 +43,13 @@ struct Node {
 
 impl Node {
     fn on(network: &NetworkSpec, listen: &str, bootstrap: &[String]) -> Self {
+        Self::of(Keypair::generate_secp256k1(), network, listen, bootstrap)
+    }
+
+    fn of(key: Keypair, network: &NetworkSpec, listen: &str, bootstrap: &[String]) -> Self {
         let shared = shared();
         let settings = Settings {
-            key: Keypair::generate_secp256k1(),
+            key,
             tag: network.tag(),
             agent: "test/1".into(),
             listen: vec![listen.parse().unwrap()],
@@ -104,6 +108,22 @@ impl Node {
 }
 
 impl Node {
+    /// Publishes until the other one hears it: who has just come tells its topics a moment later, and what is published before that reaches it
+    /// by sync alone.
+    async fn gossips_to(&self, other: &mut Self) {
+        let news = async {
+            for round in 0.. {
+                self.tell(NetCommand::Publish { topic: Topic::Receipts, bytes: vec![round; 200] }).await;
+                if let Ok(news) = timeout(Duration::from_millis(500), other.news()).await {
+                    return news;
+                }
+            }
+            unreachable!("rounds end with the time limit");
+        };
+        let news = timeout(PATIENCE, news).await.expect("nothing came");
+        assert!(matches!(news, NetEvent::Gossip { topic: Topic::Receipts, .. }), "{news:?}");
+    }
+
     /// Waits until it has so many connections.
     async fn lines(&self, wanted: u64) {
         let open = || counter(&self.shared, "connections_opened") - counter(&self.shared, "connections_closed");
@@ -353,17 +373,26 @@ async fn slow_a_line_that_fell_silent_is_left_and_the_peer_found_again() {
     for node in [&a, &b] {
         node.lines(1).await;
     }
-    // Whoever has just come back tells its topics a moment later; what is published before that reaches it by sync alone.
-    let news = async {
-        for round in 0.. {
-            a.tell(NetCommand::Publish { topic: Topic::Receipts, bytes: vec![round; 200] }).await;
-            if let Ok(news) = timeout(Duration::from_millis(500), b.news()).await {
-                return news;
-            }
-        }
-        unreachable!("rounds end with the time limit");
-    };
-    assert!(matches!(timeout(PATIENCE, news).await.expect("nothing came"), NetEvent::Gossip { topic: Topic::Receipts, .. }));
+    a.gossips_to(&mut b).await;
+}
+
+/// Who connects and says nothing holds a place for its time, an address holds few, and others come in.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_callers_that_keep_silent_do_not_shut_the_door() {
+    let mut a = Node::dev(&[]);
+    let address = a.address().await;
+    let port: u16 = address.rsplit('/').next().unwrap().parse().unwrap();
+    let mut held = Vec::new();
+    for host in 1..=PENDING_INCOMING_MAX as u8 {
+        // Every one from an address of its own, so that all places are taken.
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((std::net::Ipv4Addr::new(127, 0, 1, host), 0).into()).unwrap();
+        held.push(socket.connect((std::net::Ipv4Addr::LOCALHOST, port).into()).await.unwrap());
+    }
+    // A new caller each time, who has no failures behind it to wait for.
+    let comes_in = async { while timeout(Duration::from_secs(1), Node::dev(std::slice::from_ref(&address)).up()).await.is_err() {} };
+    timeout(2 * SETUP_WITHIN, comes_in).await.expect("the door stays shut");
+    drop(held);
 }
 
 #[tokio::test(flavor = "multi_thread")]

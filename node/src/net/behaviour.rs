@@ -7,6 +7,8 @@ use std::convert::Infallible;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
+use libp2p::core::Transport;
+use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, TopicHash, ValidationMode, WhitelistSubscriptionFilter};
 use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
@@ -353,6 +355,7 @@ pub fn swarm(key: &Keypair, names: &Names, agent: &str, extras: Extras, ways: Wa
     } else {
         (ways, None)
     };
+    let ways = TransportTimeout::new(ways, limits::SETUP_WITHIN).boxed();
     let behaviour = behaviour(key, names, agent, extras, relay)?;
     let config = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(limits::IDLE_CONNECTION)

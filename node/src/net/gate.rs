@@ -1,5 +1,5 @@
 //! Who may be connected, and once: refuses peers that were dropped for a reason, keeps one connection of each peer, and lets an address begin
-//! only so many handshakes, since who it is shows after the expensive part.
+//! only so many handshakes, and have so many open, since who it is shows after the expensive part.
 //!
 //! When two nodes dial each other at the same moment, a plain limit of one makes each refuse the other's connection, and both are lost.
 //! Here a second connection is taken, and after a moment both ends keep the one that the smaller peer id dialled and close the other. The
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished};
+use libp2p::swarm::behaviour::{ConnectionClosed, ConnectionEstablished, ListenFailure};
 use libp2p::swarm::{
     CloseConnection, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
     dummy,
@@ -23,7 +23,7 @@ use libp2p::swarm::{
 use libp2p::{Multiaddr, PeerId};
 
 use super::budget::Budget;
-use super::limits::{HANDSHAKES_ADDRESSES, HANDSHAKES_BURST, HANDSHAKES_PER_SEC, REFUSED_MAX, SECOND_CONNECTION};
+use super::limits::{HANDSHAKES_ADDRESSES, HANDSHAKES_BURST, HANDSHAKES_OPEN, HANDSHAKES_PER_SEC, REFUSED_MAX, SECOND_CONNECTION};
 
 /// The peer was dropped for a reason not long ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +50,8 @@ pub struct Gate {
     refused: HashMap<PeerId, Instant>,
     /// Handshakes by address. Full: the one with most left is forgotten.
     handshakes: HashMap<IpAddr, Budget>,
+    /// Incoming connections that are being set up; the connection limits bound them.
+    coming: HashMap<ConnectionId, IpAddr>,
     close: VecDeque<(PeerId, CloseConnection)>,
     waker: Option<Waker>,
 }
@@ -57,7 +59,15 @@ pub struct Gate {
 impl Gate {
     /// Everybody may come.
     pub fn new(local: PeerId) -> Self {
-        Self { local, lines: HashMap::new(), refused: HashMap::new(), handshakes: HashMap::new(), close: VecDeque::new(), waker: None }
+        Self {
+            local,
+            lines: HashMap::new(),
+            refused: HashMap::new(),
+            handshakes: HashMap::new(),
+            coming: HashMap::new(),
+            close: VecDeque::new(),
+            waker: None,
+        }
     }
 
     /// Closes the peer's connections and refuses new ones for so long.
@@ -103,6 +113,9 @@ impl Gate {
 
     /// Whether the address may begin one more handshake.
     fn may_knock(&mut self, from: IpAddr, now: Instant) -> bool {
+        if self.coming.values().filter(|ip| **ip == from).count() >= HANDSHAKES_OPEN {
+            return false;
+        }
         if self.handshakes.len() >= HANDSHAKES_ADDRESSES && !self.handshakes.contains_key(&from) {
             let quietest = self.handshakes.iter_mut().map(|(ip, budget)| (budget.part_left(now), *ip)).max_by(|a, b| a.0.total_cmp(&b.0));
             if let Some((_, quietest)) = quietest {
@@ -137,7 +150,7 @@ impl NetworkBehaviour for Gate {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
-    fn handle_pending_inbound_connection(&mut self, _: ConnectionId, _: &Multiaddr, from: &Multiaddr) -> Result<(), ConnectionDenied> {
+    fn handle_pending_inbound_connection(&mut self, id: ConnectionId, _: &Multiaddr, from: &Multiaddr) -> Result<(), ConnectionDenied> {
         let ip = from.iter().find_map(|part| match part {
             Protocol::Ip4(ip) => Some(ip.into()),
             Protocol::Ip6(ip) => Some(ip.into()),
@@ -145,7 +158,11 @@ impl NetworkBehaviour for Gate {
         });
         match ip {
             Some(ip) if !self.may_knock(ip, Instant::now()) => Err(ConnectionDenied::new(Hasty)),
-            _ => Ok(()),
+            Some(ip) => {
+                self.coming.insert(id, ip);
+                Ok(())
+            }
+            None => Ok(()),
         }
     }
 
@@ -185,7 +202,9 @@ impl NetworkBehaviour for Gate {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
+            FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => drop(self.coming.remove(&connection_id)),
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, connection_id, endpoint, .. }) => {
+                self.coming.remove(&connection_id);
                 let line =
                     Line { id: connection_id, outbound: endpoint.is_dialer(), relayed: endpoint.is_relayed(), since: Instant::now() };
                 self.lines.entry(peer_id).or_default().push(line);
@@ -275,6 +294,31 @@ mod tests {
         assert!(gate.handshakes.len() <= HANDSHAKES_ADDRESSES);
         assert!(!gate.may_knock(hasty, now), "who knocks most is forgotten last");
         assert!(gate.may_knock(hasty, now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn an_address_has_only_so_many_handshakes_open() {
+        let mut gate = Gate::new(PeerId::random());
+        let (here, mute, other) = ("/ip4/10.0.0.9/tcp/1".parse().unwrap(), "/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/1");
+        let mut ids = 0..;
+        let mut comes = |gate: &mut Gate, from: &str| {
+            let id = ConnectionId::new_unchecked(ids.next().unwrap());
+            (id, gate.handle_pending_inbound_connection(id, &here, &from.parse().unwrap()).is_ok())
+        };
+        let taken: Vec<ConnectionId> =
+            (0..2 * HANDSHAKES_OPEN).map(|_| comes(&mut gate, mute)).filter_map(|(id, taken)| taken.then_some(id)).collect();
+        assert_eq!(taken.len(), HANDSHAKES_OPEN);
+        assert!(comes(&mut gate, other).1, "others come in");
+        let error = libp2p::swarm::ListenError::Aborted;
+        let (local_addr, send_back_addr) = (&here, &mute.parse().unwrap());
+        gate.on_swarm_event(FromSwarm::ListenFailure(ListenFailure {
+            local_addr,
+            send_back_addr,
+            error: &error,
+            connection_id: taken[0],
+            peer_id: None,
+        }));
+        assert_eq!([(); 2].map(|()| comes(&mut gate, mute).1), [true, false], "one has ended");
     }
 
     #[test]

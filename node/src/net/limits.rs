@@ -44,6 +44,8 @@ pub const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 pub const IDENTIFY_WITHIN: Duration = Duration::from_secs(10);
 /// How often a peer may say anew who it is. Of what it says sooner only the last is kept, and looked at when the time is over.
 pub const IDENTIFY_EVERY: Duration = Duration::from_secs(2);
+/// How long a line may take to be set up, from the first packet on; who keeps silent gives the place back.
+pub const SETUP_WITHIN: Duration = Duration::from_secs(10);
 /// How long a second connection of a peer may stand beside the first.
 pub const SECOND_CONNECTION: Duration = Duration::from_secs(2);
 /// How long a peer that was dropped for a reason is refused.
@@ -80,6 +82,8 @@ pub const FLOOD_AFTER: Duration = Duration::from_secs(5);
 pub const HANDSHAKES_BURST: u32 = 64;
 /// And a second.
 pub const HANDSHAKES_PER_SEC: u32 = 8;
+/// And have open at a time: one address cannot fill all places by keeping silent.
+pub const HANDSHAKES_OPEN: usize = 16;
 /// Addresses whose handshakes are counted; the one that has been quiet for longest is forgotten.
 pub const HANDSHAKES_ADDRESSES: usize = 1_024;
 /// Of the peers that a node is connected to, so many it wants to have called itself: whoever fills its incoming lines does not surround it.
@@ -219,6 +223,8 @@ const _: () = assert!(256 * (RECEIPT_WIRE_MAX + 3) + 64 < REPLY_MAX);
 const _: () = assert!(tops_protocol::engine::EPOCHS_PER_STATUS * 12 + 256 < REPLY_MAX);
 /// A peer that vanishes right after a ping is noticed within 40 seconds, when opening the second ping's stream takes as long as it may.
 const _: () = assert!(2 * (PING_EVERY.as_secs() + PING_WITHIN.as_secs()) + CLOSE_WITHIN.as_secs() <= 40);
+/// Three addresses that keep silent leave room for others.
+const _: () = assert!(3 * HANDSHAKES_OPEN <= PENDING_INCOMING_MAX as usize);
 /// The table's fullest answer fits into its packet: per peer its id, and addresses with their tags. Beside those that it is told, the table
 /// adds the address of each line that was dialled, and a peer has two lines at most. Twice that, since such an address may be a longer
 /// name.

@@ -9,7 +9,7 @@ use libp2p::identity::Keypair;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tops_node::net::codec::RawReply;
-use tops_node::net::limits::{PENDING_INCOMING_MAX, SECOND_CONNECTION, SETUP_WITHIN};
+use tops_node::net::limits::{BEGUN_ANEW, PENDING_INCOMING_MAX, SECOND_CONNECTION, SETUP_WITHIN};
 use tops_node::net::task::{Answered, Net, NetCommand, NetEvent, NetView, Settings, start};
 use tops_node::state::{Identity, Shared};
 use tops_node::verifier::{Task, Verified, Verifier};
@@ -374,6 +374,26 @@ async fn slow_a_line_that_fell_silent_is_left_and_the_peer_found_again() {
         node.lines(1).await;
     }
     a.gossips_to(&mut b).await;
+}
+
+/// A machine loses its power and is there again before the other end has noticed, which still counts the line and believes that it told its
+/// topics.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_a_peer_that_lost_its_line_unnoticed_hears_gossip_again() {
+    let (mut a, key) = (Node::dev(&[]), Keypair::generate_secp256k1());
+    let address = a.address().await;
+    let (way, cut) = way(address.rsplit('/').next().unwrap().parse().unwrap()).await;
+    let b = || Node::of(key.clone(), &NetworkSpec::dev(), "/ip4/127.0.0.1/tcp/0", &[way.clone()]);
+    let mut before = b();
+    a.up().await;
+    before.up().await;
+    tokio::time::sleep(BEGUN_ANEW).await;
+    cut.send(()).unwrap();
+    drop(before);
+    assert_eq!(counter(&a.shared, "connections_closed"), 0, "nobody noticed");
+    let mut after = b();
+    after.gossips_to(&mut a).await;
+    a.gossips_to(&mut after).await;
 }
 
 /// Who connects and says nothing holds a place for its time, an address holds few, and others come in.

@@ -46,6 +46,9 @@ pub const IDENTIFY_WITHIN: Duration = Duration::from_secs(10);
 pub const IDENTIFY_EVERY: Duration = Duration::from_secs(2);
 /// How long a line may take to be set up, from the first packet on; who keeps silent gives the place back.
 pub const SETUP_WITHIN: Duration = Duration::from_secs(10);
+/// A peer that calls again so long after its first line was up has lost it: nobody calls whom it is connected to, and calls that were under way
+/// have ended.
+pub const BEGUN_ANEW: Duration = Duration::from_secs(12);
 /// How long a second connection of a peer may stand beside the first.
 pub const SECOND_CONNECTION: Duration = Duration::from_secs(2);
 /// How long a peer that was dropped for a reason is refused.
@@ -223,6 +226,8 @@ const _: () = assert!(256 * (RECEIPT_WIRE_MAX + 3) + 64 < REPLY_MAX);
 const _: () = assert!(tops_protocol::engine::EPOCHS_PER_STATUS * 12 + 256 < REPLY_MAX);
 /// A peer that vanishes right after a ping is noticed within 40 seconds, when opening the second ping's stream takes as long as it may.
 const _: () = assert!(2 * (PING_EVERY.as_secs() + PING_WITHIN.as_secs()) + CLOSE_WITHIN.as_secs() <= 40);
+/// A call that began before the first line was up has ended when a second line means that the first is lost.
+const _: () = assert!(BEGUN_ANEW.as_secs() > SETUP_WITHIN.as_secs());
 /// Three addresses that keep silent leave room for others.
 const _: () = assert!(3 * HANDSHAKES_OPEN <= PENDING_INCOMING_MAX as usize);
 /// The table's fullest answer fits into its packet: per peer its id, and addresses with their tags. Beside those that it is told, the table

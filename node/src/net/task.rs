@@ -315,6 +315,8 @@ struct Connected {
     /// Where this node called it, when it did.
     dialled: Option<Multiaddr>,
     outbound: bool,
+    /// Whether the line goes through a relay.
+    relayed: bool,
     since: Instant,
     agent: String,
     /// When it last said who it is and was heard.

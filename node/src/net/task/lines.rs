@@ -57,11 +57,18 @@ impl Task {
                     info!(peer = %peer_id, %address, failures, "a bootstrap peer is reached after failures");
                 }
                 count(&self.shared.counters().connections_opened);
-                let (address, outbound) = (endpoint.get_remote_address().clone(), endpoint.is_dialer());
+                let (address, outbound, relayed) = (endpoint.get_remote_address().clone(), endpoint.is_dialer(), endpoint.is_relayed());
                 let dialled = outbound.then(|| address.clone());
                 if let Some(known) = self.peers.get_mut(&peer_id) {
-                    (known.address, known.outbound) = (address, outbound);
+                    let direct = !known.relayed && !relayed;
+                    let lost = known.up && direct && !outbound && now.duration_since(known.since) >= limits::BEGUN_ANEW;
+                    (known.address, known.outbound, known.relayed) = (address, outbound, relayed);
                     known.dialled = dialled.or(known.dialled.take());
+                    if lost {
+                        // It has forgotten what gossip told it on its first line, and gossip tells its topics once: both begin anew.
+                        debug!(peer = %peer_id, "a peer lost its line and called again");
+                        let _ = self.swarm.disconnect_peer_id(peer_id);
+                    }
                     return;
                 }
                 debug!(peer = %peer_id, %address, outbound, "connected");
@@ -71,6 +78,7 @@ impl Task {
                     address,
                     dialled,
                     outbound,
+                    relayed,
                     since: now,
                     agent: String::new(),
                     heard: None,

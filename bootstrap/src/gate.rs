@@ -19,10 +19,13 @@ use libp2p::{
 };
 use tracing::{debug, info, warn};
 
+use crate::door::Door;
 use crate::options::{self, Options};
 
 /// Handshakes under way; more are refused before any cryptography.
 const PENDING_MAX: u32 = 128;
+/// How long one may take; who keeps silent gives the place back.
+const SETUP_WITHIN: Duration = Duration::from_secs(10);
 /// Resident memory above which no connection is taken.
 const MEMORY_MAX: usize = 1 << 30;
 /// Streams of one connection; more are reset.
@@ -58,6 +61,7 @@ const TURN: Duration = Duration::from_secs(5);
 struct Behaviour {
     memory: memory_connection_limits::Behaviour,
     limits: connection_limits::Behaviour,
+    door: Door,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     autonat: autonat::Behaviour,
@@ -147,6 +151,7 @@ fn behaviour(local: PeerId, key: libp2p::identity::PublicKey, tag: &str, connect
     Ok(Behaviour {
         memory: memory_connection_limits::Behaviour::with_max_bytes(MEMORY_MAX),
         limits: connection_limits::Behaviour::new(limits),
+        door: Door::default(),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(Duration::from_secs(15))),
         autonat: autonat::Behaviour::new(local, autonat),
@@ -287,7 +292,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .context("the system's DNS settings cannot be read")?
         .with_behaviour(|_| behaviour);
     let swarm = match builder {
-        Ok(builder) => builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE)).build(),
+        Ok(builder) => {
+            builder.with_swarm_config(|config| config.with_idle_connection_timeout(IDLE)).with_connection_timeout(SETUP_WITHIN).build()
+        }
         Err(never) => match never {},
     };
     let told = Told::new(options.addr_file);

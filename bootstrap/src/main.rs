@@ -8,6 +8,7 @@
 //! It takes no part in gossip, on purpose: it has no chain, so it could check no more than form and signature, and a signature costs a forger
 //! nothing. A gate that forwards what it cannot judge multiplies floods and loses its score for faults that it cannot see.
 
+mod door;
 mod gate;
 mod options;
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops at the first surprise")]
 
 use std::io::{BufRead, BufReader};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,6 +14,8 @@ use libp2p::kad::store::MemoryStore;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, identify, kad, noise, tcp, yamux};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tops_protocol::NetworkSpec;
 
@@ -204,6 +207,26 @@ async fn it_stays_open_when_nobody_reads_what_it_prints() {
     let mut guest = visitor(&NetworkSpec::dev());
     guest.dial(address).unwrap();
     greeted(&mut guest).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_keeps_silent_does_not_fill_all_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_gate, address) = open(dir.path());
+    let port = address.iter().find_map(|part| if let Protocol::Tcp(port) = part { Some(port) } else { None }).unwrap();
+    // From a host of loopback.
+    let call = async |host: u8| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::new(127, 0, 1, host), 0).into()).unwrap();
+        socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap()
+    };
+    let hangs_up = async |mut stream: TcpStream, within| !matches!(timeout(within, stream.read(&mut [0; 64])).await, Err(_) | Ok(Ok(1..)));
+    let mut held = Vec::new();
+    for _ in 0..32 {
+        held.push(call(1).await);
+    }
+    assert!(hangs_up(call(1).await, Duration::from_secs(5)).await, "one address holds {} places and more", held.len());
+    assert!(!hangs_up(call(2).await, Duration::from_millis(500)).await, "others come in");
 }
 
 #[test]

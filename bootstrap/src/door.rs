@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::task::{Context, Poll};
 
 use libp2p::core::Endpoint;
@@ -35,9 +35,10 @@ impl NetworkBehaviour for Door {
     type ToSwarm = Infallible;
 
     fn handle_pending_inbound_connection(&mut self, id: ConnectionId, _: &Multiaddr, from: &Multiaddr) -> Result<(), ConnectionDenied> {
+        // Of IPv6 every customer has at least a network of 64 bits to himself.
         let ip = from.iter().find_map(|part| match part {
             Protocol::Ip4(ip) => Some(IpAddr::from(ip)),
-            Protocol::Ip6(ip) => Some(IpAddr::from(ip)),
+            Protocol::Ip6(ip) => Some(ip.to_ipv4_mapped().map_or(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(), IpAddr::from)),
             _ => None,
         });
         let Some(ip) = ip else { return Ok(()) };

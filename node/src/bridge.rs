@@ -11,8 +11,8 @@
 //!
 //! An aggregator that cannot be reached, or that says `Retry-After`, is left alone as a whole until then: not only for the receipt that met it.
 //! What is due is the engine's decision, and so is the new state, which it commits. Until that commit shows in the store a unit is not sent
-//! again by this process (a refused one that a person replayed shows by its tries, which begin anew); after a crash it may be, and the key tells the aggregator. Requests in flight and units remembered are bounded;
-//! what does not fit waits in the store.
+//! again by this process (a refused one that a person replayed shows by its tries, which begin anew); after a crash it may be, and the key
+//! tells the aggregator. Requests in flight and units remembered are bounded; what does not fit waits in the store.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;

@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -146,17 +146,21 @@ fn keep(local: &PeerId, peer: &PeerId, lines: &[Line]) -> Option<ConnectionId> {
     lines.iter().min_by_key(|line| (line.relayed, line.outbound != (local < peer), Reverse(line.since))).map(|line| line.id)
 }
 
+/// Whose address it is: a host of IPv4, or a network of 64 bits of IPv6, of which every customer has at least one to himself.
+fn whose(address: &Multiaddr) -> Option<IpAddr> {
+    address.iter().find_map(|part| match part {
+        Protocol::Ip4(ip) => Some(IpAddr::from(ip)),
+        Protocol::Ip6(ip) => Some(ip.to_ipv4_mapped().map_or(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(), IpAddr::from)),
+        _ => None,
+    })
+}
+
 impl NetworkBehaviour for Gate {
     type ConnectionHandler = dummy::ConnectionHandler;
     type ToSwarm = Infallible;
 
     fn handle_pending_inbound_connection(&mut self, id: ConnectionId, _: &Multiaddr, from: &Multiaddr) -> Result<(), ConnectionDenied> {
-        let ip = from.iter().find_map(|part| match part {
-            Protocol::Ip4(ip) => Some(ip.into()),
-            Protocol::Ip6(ip) => Some(ip.into()),
-            _ => None,
-        });
-        match ip {
+        match whose(from) {
             Some(ip) if !self.may_knock(ip, Instant::now()) => Err(ConnectionDenied::new(Hasty)),
             Some(ip) => {
                 self.coming.insert(id, ip);
@@ -294,6 +298,16 @@ mod tests {
         assert!(gate.handshakes.len() <= HANDSHAKES_ADDRESSES);
         assert!(!gate.may_knock(hasty, now), "who knocks most is forgotten last");
         assert!(gate.may_knock(hasty, now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn an_address_is_whoever_can_have_no_other_for_nothing() {
+        let of = |address: &str| whose(&address.parse().unwrap());
+        assert_ne!(of("/ip4/10.0.0.1/tcp/1"), of("/ip4/10.0.0.2/tcp/1"));
+        assert_eq!(of("/ip6/2001:db8:0:7::1/tcp/1"), of("/ip6/2001:db8:0:7:ffff::2/udp/1/quic-v1"));
+        assert_ne!(of("/ip6/2001:db8:0:7::1/tcp/1"), of("/ip6/2001:db8:0:8::1/tcp/1"));
+        assert_eq!(of("/ip6/::ffff:10.0.0.1/tcp/1"), of("/ip4/10.0.0.1/tcp/2"));
+        assert_eq!(of("/memory/7"), None);
     }
 
     #[test]

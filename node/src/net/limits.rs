@@ -81,12 +81,12 @@ pub const UNASKED_READ_MIN: usize = 64;
 pub const UNASKED_PAUSE: Duration = Duration::from_millis(20);
 /// A peer whose budget is empty for so long, or whose line ends while it is, is cut off and refused as one that floods.
 pub const FLOOD_AFTER: Duration = Duration::from_secs(5);
-/// Handshakes that one address may begin at once; more are refused before any cryptography.
+/// Handshakes that one address (of IPv6, one network of 64 bits) may begin at once; more are refused before any cryptography.
 pub const HANDSHAKES_BURST: u32 = 64;
 /// And a second.
 pub const HANDSHAKES_PER_SEC: u32 = 8;
 /// And have open at a time: one address cannot fill all places by keeping silent.
-pub const HANDSHAKES_OPEN: usize = 16;
+pub const HANDSHAKES_OPEN: usize = 12;
 /// Addresses whose handshakes are counted; the one that has been quiet for longest is forgotten.
 pub const HANDSHAKES_ADDRESSES: usize = 1_024;
 /// Of the peers that a node is connected to, so many it wants to have called itself: whoever fills its incoming lines does not surround it.
@@ -229,7 +229,7 @@ const _: () = assert!(2 * (PING_EVERY.as_secs() + PING_WITHIN.as_secs()) + CLOSE
 /// A call that began before the first line was up has ended when a second line means that the first is lost.
 const _: () = assert!(BEGUN_ANEW.as_secs() > SETUP_WITHIN.as_secs());
 /// Three addresses that keep silent leave room for others.
-const _: () = assert!(3 * HANDSHAKES_OPEN <= PENDING_INCOMING_MAX as usize);
+const _: () = assert!(3 * HANDSHAKES_OPEN < PENDING_INCOMING_MAX as usize);
 /// The table's fullest answer fits into its packet: per peer its id, and addresses with their tags. Beside those that it is told, the table
 /// adds the address of each line that was dialled, and a peer has two lines at most. Twice that, since such an address may be a longer
 /// name.

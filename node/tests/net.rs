@@ -383,7 +383,7 @@ async fn slow_a_peer_that_lost_its_line_unnoticed_hears_gossip_again() {
     let (mut a, key) = (Node::dev(&[]), Keypair::generate_secp256k1());
     let address = a.address().await;
     let (way, cut) = way(address.rsplit('/').next().unwrap().parse().unwrap()).await;
-    let b = || Node::of(key.clone(), &NetworkSpec::dev(), "/ip4/127.0.0.1/tcp/0", &[way.clone()]);
+    let b = || Node::of(key.clone(), &NetworkSpec::dev(), "/ip4/127.0.0.1/tcp/0", std::slice::from_ref(&way));
     let mut before = b();
     a.up().await;
     before.up().await;

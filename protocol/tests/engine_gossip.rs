@@ -504,3 +504,19 @@ fn own_heads_do_not_join_against_a_checkpoint() {
     assert!(rig.table.heads.is_empty() && rig.published.is_empty());
     assert!(!rig.notes.iter().any(|note| matches!(note, Note::Acknowledged { .. })));
 }
+
+/// Who names heads that nobody has and answers nothing is not asked the more for it.
+#[test]
+fn a_peer_that_answers_nothing_has_few_questions_open() {
+    let mut world = World::new();
+    let mut rig = Rig::new(&world);
+    rig.up(&world, 1);
+    for _ in 0..60 {
+        let hidden = world.head(world.genesis(), &key(2));
+        let share = world.share(hidden.root(), &key(3));
+        rig.gossip(&world, 1, &share);
+        rig.tick(&world, 200);
+    }
+    let open = rig.asks.iter().filter(|(_, _, query)| matches!(query, Query::HeadsByRoot { .. })).count();
+    assert!((1..=16).contains(&open), "{open} questions are open");
+}

@@ -298,7 +298,17 @@ impl Sync {
     pub fn want(&mut self, root: Root, peer: Peer, now: Millis) -> bool {
         self.wanted.retain(|_, since| now.since(*since) < WANTED_AGAIN_MS);
         let of_peer = self.wanted.range((peer, Root([0; 32]))..=(peer, Root([255; 32]))).count();
-        let want = self.wanted.len() < WANTED_MAX && of_peer < WANTED_PER_PEER && !self.wanted.contains_key(&(peer, root));
+        // Questions that it has not answered yet count too, for as long as they are open: who keeps silent is not asked the more.
+        let unanswered = self.open.values().filter_map(|(to, asked, _)| match asked {
+            Asked::ByRoot(root) if *to == peer => Some(*root),
+            _ => None,
+        });
+        let (mut open, mut asked) = (0, self.wanted.contains_key(&(peer, root)));
+        for other in unanswered {
+            open += 1;
+            asked |= other == root;
+        }
+        let want = self.wanted.len() < WANTED_MAX && of_peer.max(open) < WANTED_PER_PEER && !asked;
         if want {
             self.wanted.insert((peer, root), now);
         }
